@@ -1,0 +1,1 @@
+"""The PostgreSQL data layer of an end-to-end-encrypted workspace server."""
