@@ -1,1 +1,29 @@
-"""The PostgreSQL data layer of an end-to-end-encrypted workspace server."""
+"""catbird-db: SQL that a DBA reviews, called as plain typed async functions.
+
+    async with open_pool(Settings(database_url=...)) as pool:
+        conversation = await create_conversation(pool, creator_did="did:plc:alice")
+        async with transaction(pool) as tx:
+            ...
+
+Every public name is here; each function's `help()` shows its SQL's own comment too.
+"""
+
+from . import chat, config, errors, health, pagination, pool
+from .chat import *
+from .config import Settings
+from .errors import *
+from .health import *
+from .pagination import Page
+from .pool import *
+from .query import verify as _verify
+
+__all__ = [
+    "Page",
+    "Settings",
+    *chat.__all__,
+    *errors.__all__,
+    *health.__all__,
+    *pool.__all__,
+]
+
+_verify()

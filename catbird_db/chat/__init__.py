@@ -1,0 +1,18 @@
+"""chat: the Catbird MLS server's conversations, members, messages, commits and key packages."""
+
+from . import commits, conversations, key_packages, members, messages, welcomes
+from .commits import *
+from .conversations import *
+from .key_packages import *
+from .members import *
+from .messages import *
+from .welcomes import *
+
+__all__ = [
+    *commits.__all__,
+    *conversations.__all__,
+    *key_packages.__all__,
+    *members.__all__,
+    *messages.__all__,
+    *welcomes.__all__,
+]

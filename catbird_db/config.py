@@ -1,0 +1,82 @@
+"""Settings, read from the environment. `.env.example` lists each with its default and reason."""
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import InvalidArgumentError
+
+
+class Settings(BaseSettings):
+    """How to reach the database and how to treat it.
+
+    ``Settings()`` reads the environment; ``Settings(database_url=...)`` overrides a part of it.
+
+    Raises:
+        InvalidArgumentError: a value is malformed; names the variable.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    database_url: str | None = Field(default=None, repr=False)
+    """``postgresql://user:password@host:port/database?sslmode=verify-full``, libpq's form."""
+
+    db_pool_min_size: int = Field(default=1, ge=0)
+    """Connections kept open."""
+    db_pool_max_size: int = Field(default=10, ge=1)
+    """Connections at most."""
+    db_pool_timeout: float = Field(default=30.0, gt=0)
+    """Seconds to wait for a free connection, and for a new one to open."""
+    db_pool_idle_timeout: float = Field(default=300.0, ge=0)
+    """Seconds after which an idle connection above the minimum is closed; 0 = never."""
+    db_pool_recycle: float = Field(default=1800.0, ge=0)
+    """Seconds after which a connection is replaced when next taken; 0 = never."""
+    db_pool_pre_ping: float = Field(default=30.0, ge=0)
+    """Seconds of idleness after which a connection is tried before use; 0 = never."""
+    db_statement_cache_size: int | None = Field(default=None, ge=0)
+    """Prepared statements a connection; unset = derived from the number of queries; 0 = PgBouncer."""
+
+    db_statement_timeout: float = Field(default=30.0, ge=0)
+    """Seconds that PostgreSQL lets one statement run; 0 = no limit."""
+    db_lock_timeout: float = Field(default=10.0, ge=0)
+    """Seconds that a statement waits for one lock; 0 = no limit."""
+    db_idle_in_transaction_timeout: float = Field(default=60.0, ge=0)
+    """Seconds after which PostgreSQL ends a session that is idle inside a transaction; 0 = never."""
+    db_application_name: str = Field(default="catbird-db", max_length=63)
+    """What pg_stat_activity calls these connections."""
+
+    def __init__(self, **values: object) -> None:
+        try:
+            super().__init__(**values)  # pyright: ignore[reportArgumentType]
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            name = str(first["loc"][0]).upper() if first["loc"] else "settings"
+            raise InvalidArgumentError(f"{name}: {first['msg']}") from None
+
+    @field_validator("database_url")
+    @classmethod
+    def _plain_scheme(cls, url: str | None) -> str | None:
+        """yoyo's ``postgresql+psycopg://`` is the same database."""
+        if url is None:
+            return None
+        scheme, separator, rest = url.partition("://")
+        if scheme not in ("postgresql", "postgres", "postgresql+psycopg") or not separator:
+            raise ValueError("write postgresql://user:password@host:port/database")
+        return f"postgresql://{rest}"
+
+    @field_validator("db_pool_max_size")
+    @classmethod
+    def _not_below_minimum(cls, size: int, info: ValidationInfo) -> int:
+        if size < info.data.get("db_pool_min_size", 0):
+            raise ValueError("must not be below DB_POOL_MIN_SIZE")
+        return size
+
+    def require_database_url(self) -> str:
+        """``database_url``, or InvalidArgumentError saying how to set it."""
+        if self.database_url is None:
+            raise InvalidArgumentError(
+                "DATABASE_URL is not set: export DATABASE_URL=postgresql://user@host/database, "
+                "or pass Settings(database_url=...)"
+            )
+        return self.database_url

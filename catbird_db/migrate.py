@@ -1,0 +1,432 @@
+"""Applying and rolling back the schema's migrations: yoyo's Python API on psycopg 3.
+
+The files are yoyo's own (``NNNN_name.sql`` and ``NNNN_name.rollback.sql``) and so are its tables, so
+that a plain ``yoyo apply`` does the same. Three things are stricter here: a migration and the
+record that it was applied are one transaction, any number of processes may migrate at once, and a
+migration without its rollback file is not rolled back by forgetting it.
+"""
+
+import getpass
+import glob
+import os
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from .errors import (
+    BY_SQLSTATE,
+    DatabaseConnectionError,
+    DatabaseError,
+    InvalidArgumentError,
+    QueryError,
+    TransactionConflictError,
+)
+
+if (
+    TYPE_CHECKING
+):  # loaded where it is used, as yoyo is: whoever only lists migrations needs neither
+    import psycopg
+
+__all__ = [
+    "MigrationStatus",
+    "apply",
+    "migrations_dir",
+    "rollback",
+    "shipped_migrations",
+    "status",
+]
+
+_CONNECT_TIMEOUT = 10  # seconds
+_YOYO_LOCK_TIMEOUT = 10.0  # seconds, as yoyo's own
+_YOYO_LOCK_STALE_AFTER = 2.0  # seconds without a sign of the `yoyo` that wrote it
+_ADVISORY_LOCK = 4_849_320_175_511_873_121  # any number, but always this one
+
+
+_Direction = Literal["apply", "rollback"]
+
+
+class _Migration(Protocol):
+    """What is used here of yoyo's migration; yoyo has no types of its own."""
+
+    id: str
+    path: str
+    use_transactions: bool
+
+    def load(self) -> None: ...
+    def process_steps(self, backend: "_Backend", direction: _Direction) -> None: ...
+
+
+class _Backend(Protocol):
+    """What is used here of yoyo's backend: a connection in autocommit, and yoyo's tables."""
+
+    lock_table: str
+
+    @property
+    def connection(self) -> "psycopg.Connection[Any]": ...
+    def copy(self) -> AbstractContextManager["_Backend"]: ...
+    def transaction(self) -> AbstractContextManager[Any]: ...
+    def list_tables(self) -> list[str]: ...
+    def create_lock_table(self) -> None: ...
+    def break_lock(self) -> None: ...
+    def to_apply(self, migrations: Iterable[_Migration]) -> Iterable[_Migration]: ...
+    def to_rollback(self, migrations: Iterable[_Migration]) -> Iterable[_Migration]: ...
+    def log_migration(self, migration: _Migration, operation: _Direction) -> None: ...
+    def mark_one(self, migration: _Migration, *, log: bool) -> None: ...
+    def unmark_one(self, migration: _Migration, *, log: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class MigrationStatus:
+    """What a database has of the migrations in a folder, by id, in order."""
+
+    applied: list[str]
+    pending: list[str]
+    """In the folder, not in the database."""
+    unknown: list[str]
+    """In the database, not in the folder: a newer version of this package migrated it."""
+
+
+def migrations_dir() -> Path:
+    """The folder of the migrations that this package ships."""
+    return Path(__file__).parent / "migrations"
+
+
+def shipped_migrations() -> list[str]:
+    """The ids of the shipped migrations, in order; reads the folder's names only."""
+    return _ids(migrations_dir())
+
+
+def status(database_url: str, *, directory: Path | None = None) -> MigrationStatus:
+    """Compare a database with the migrations of a folder; changes nothing.
+
+    Raises:
+        DatabaseConnectionError: the URL is wrong, or the server cannot be reached.
+    """
+    with _errors_translated(), closing(_connect(database_url)) as connection:
+        in_database = _recorded(connection)
+    in_folder = _ids(directory or migrations_dir())
+    return MigrationStatus(
+        applied=[id for id in in_folder if id in in_database],
+        pending=[id for id in in_folder if id not in in_database],
+        unknown=[id for id in in_database if id not in in_folder],
+    )
+
+
+def apply(
+    database_url: str,
+    *,
+    directory: Path | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Apply what is pending and return the ids applied now.
+
+    Each migration is one transaction (unless it says ``-- transactional: false``): one that fails,
+    or is killed, leaves the database as it was before it. Waits while another process migrates.
+
+    Args:
+        database_url: a role that may create tables.
+        directory: the migrations; the shipped ones by default.
+        on_step: called with each id before it is applied.
+
+    Raises:
+        DatabaseConnectionError: the URL is wrong, or the server cannot be reached.
+        QueryError: a migration failed; says file, line and SQLSTATE. Those before it stay applied.
+    """
+    directory = directory or migrations_dir()
+    applied: list[str] = []
+    with _errors_translated(), _alone(database_url) as backend:
+        for migration in backend.to_apply(_read(directory)):
+            if on_step:
+                on_step(migration.id)
+            _run(backend, migration, "apply")
+            applied.append(migration.id)
+    return applied
+
+
+def rollback(
+    database_url: str,
+    *,
+    count: int = 1,
+    target: str | None = None,
+    directory: Path | None = None,
+) -> list[str]:
+    """Roll back the latest migrations, with the data they hold, and return their ids.
+
+    Args:
+        database_url: a role that owns the tables.
+        count: how many; more than there are is all of them.
+        target: instead of a count, the migration that is to be the last one applied.
+        directory: the migrations; the shipped ones by default.
+
+    Raises:
+        DatabaseConnectionError: the URL is wrong, or the server cannot be reached.
+        InvalidArgumentError: ``count`` is below 1, or ``target`` is not applied.
+        QueryError: a migration has no rollback file, was applied from another folder, or failed.
+    """
+    if count < 1:
+        raise InvalidArgumentError("count: at least 1")
+    directory = directory or migrations_dir()
+    rolled_back: list[str] = []
+    with _errors_translated(), _alone(database_url) as backend:
+        latest_first = list(backend.to_rollback(_read(directory)))
+        if target is None:
+            chosen = latest_first[:count]
+        elif any(migration.id == target for migration in latest_first):
+            chosen = list(takewhile(lambda migration: migration.id != target, latest_first))
+        else:
+            raise InvalidArgumentError(f"{target} is not applied")
+        _refuse_what_cannot_be_undone(backend.connection, chosen, latest_first)
+        for migration in chosen:
+            _run(backend, migration, "rollback")
+            rolled_back.append(migration.id)
+    return rolled_back
+
+
+def _refuse_what_cannot_be_undone(
+    connection: "psycopg.Connection[Any]", chosen: list[_Migration], known: list[_Migration]
+) -> None:
+    unknown = set(_recorded(connection)) - {migration.id for migration in known}
+    if chosen and unknown:
+        raise QueryError(
+            f"{max(unknown)} is applied, but not in this folder: "
+            "roll back with the version of the program that applied it"
+        )
+    for migration in chosen:
+        if not _file(migration, "rollback").exists():
+            raise QueryError(f"{migration.id} has no {migration.id}.rollback.sql")
+
+
+# Files.
+
+
+def _ids(directory: Path) -> list[str]:
+    names = {file.stem for file in directory.glob("*.sql")}
+    return sorted(name for name in names if not name.endswith(".rollback"))
+
+
+def _file(migration: _Migration, direction: _Direction) -> Path:
+    path = Path(str(migration.path))
+    return path if direction == "apply" else path.with_suffix(".rollback.sql")
+
+
+def _read(directory: Path) -> Iterable[_Migration]:
+    if not directory.is_dir():
+        raise InvalidArgumentError(f"{directory} is not a folder of migrations")
+    return _yoyo("migrations").read_migrations(glob.escape(str(directory)))
+
+
+def _yoyo(module: str) -> Any:
+    return import_module(f"yoyo.{module}")
+
+
+# The database.
+
+
+def _connect(database_url: str) -> "psycopg.Connection[Any]":
+    import psycopg
+
+    return psycopg.connect(**_parameters(database_url))
+
+
+def _parameters(database_url: str) -> dict[str, Any]:
+    """libpq's parameters; no message quotes the URL, which holds the password."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    scheme, separator, rest = database_url.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+        raise DatabaseConnectionError("write postgresql://user:password@host:port/database")
+    try:
+        parameters = conninfo_to_dict(f"postgresql://{rest}")
+    except ProgrammingError as error:
+        says = str(error).strip()
+        if not says.startswith("invalid URI query parameter"):
+            says = "not a PostgreSQL URL"
+        raise DatabaseConnectionError(f"DATABASE_URL: {says}") from None
+    if "@" in str(parameters.get("host", "")):
+        raise DatabaseConnectionError("DATABASE_URL: write the password's @ as %40")
+    return {"connect_timeout": _CONNECT_TIMEOUT, **parameters}
+
+
+def _recorded(connection: "psycopg.Connection[Any]") -> list[str]:
+    """The ids of the applied migrations, in the order of their application."""
+    found = connection.execute("SELECT to_regclass('_yoyo_migration')").fetchone()
+    if found is None or found[0] is None:
+        return []
+    rows = connection.execute(
+        "SELECT migration_id FROM _yoyo_migration ORDER BY applied_at_utc, migration_id"
+    )
+    return [id for (id,) in rows]
+
+
+@contextmanager
+def _alone(database_url: str) -> Generator[_Backend]:
+    """A yoyo backend of which there is one at work on the database.
+
+    The lock is a transaction that stays open: it ends with its process, however that ends. Its two
+    parts keep out other processes of ours, and any plain ``yoyo``.
+    """
+    yoyo_tables = _yoyo("internalmigrations")
+    with closing(_connect(database_url)) as lock:
+        # The role's or database's time limits are for statements, not for waiting one's turn.
+        lock.execute(
+            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('lock_timeout',"
+            " 'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
+        )
+        lock.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+        parameters = _parameters(database_url)
+        uri = _yoyo("connections").DatabaseURI(
+            "", None, None, None, None, parameters.pop("dbname", None), parameters
+        )
+        backend: _Backend = _yoyo("backends.core.postgresql").PostgresqlPsycopgBackend(
+            uri, _yoyo("migrations").default_migration_table
+        )
+        with closing(backend.connection):
+            if backend.lock_table not in backend.list_tables():
+                backend.create_lock_table()
+            _lock_out_yoyo(lock, backend)
+            if yoyo_tables.needs_upgrading(backend):
+                yoyo_tables.upgrade(backend)
+            yield backend
+
+
+def _lock_out_yoyo(lock: "psycopg.Connection[Any]", backend: _Backend) -> None:
+    """Insert the row that yoyo takes as a lock, uncommitted: a plain ``yoyo`` waits until we are gone.
+
+    A committed row is a plain ``yoyo`` at work, or one that was killed: remove it if nobody works.
+    """
+    from psycopg.errors import UniqueViolation
+
+    started = seen = time.monotonic()
+    while True:
+        with suppress(UniqueViolation), lock.transaction():
+            lock.execute(
+                "INSERT INTO yoyo_lock (locked, ctime, pid) "
+                "VALUES (1, statement_timestamp() AT TIME ZONE 'UTC', pg_backend_pid())"
+            )
+            return
+        now = time.monotonic()
+        if _yoyo_is_at_work(lock, backend):
+            seen = now
+        if now > seen + _YOYO_LOCK_STALE_AFTER:
+            backend.break_lock()
+        elif now > started + _YOYO_LOCK_TIMEOUT:
+            raise TransactionConflictError(
+                "a `yoyo` holds the migration lock: wait for it, or run `yoyo break-lock`"
+            )
+        time.sleep(0.1)
+
+
+def _yoyo_is_at_work(lock: "psycopg.Connection[Any]", backend: _Backend) -> bool:
+    """Whether a session's last statement, as far as we may see it, was one on yoyo's tables."""
+    other_sessions = backend.connection.execute(  # not on `lock`: a transaction sees one snapshot
+        "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+        " AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), %s)"
+        " AND (query LIKE '%%yoyo%%' OR query = '<insufficient privilege>')",
+        [lock.info.backend_pid],
+    )
+    return other_sessions.rowcount > 0
+
+
+def _run(backend: _Backend, migration: _Migration, direction: _Direction) -> None:
+    """Run a migration and record it, in one transaction, in a session of its own."""
+    import psycopg
+
+    _ensure_a_user_name()
+    failed: list[str] = []
+    migration.load()
+    with backend.copy() as session:
+        session.connection.cursor_factory = _cursor_that_tells(failed)
+        try:
+            if migration.use_transactions:
+                with session.transaction():
+                    migration.process_steps(session, direction)
+                    _record(session, migration, direction)
+            else:
+                migration.process_steps(session, direction)
+                with session.transaction():
+                    _record(session, migration, direction)
+        except psycopg.Error as error:
+            file = _file(migration, direction)
+            raise _translate(error, _place(file, failed, error), migration.id) from None
+
+
+def _record(session: _Backend, migration: _Migration, direction: _Direction) -> None:
+    session.log_migration(migration, direction)
+    if direction == "apply":
+        session.mark_one(migration, log=False)
+    else:
+        session.unmark_one(migration, log=False)
+
+
+def _ensure_a_user_name() -> None:
+    """yoyo logs who migrated, and a container's user often has no name."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid {os.getuid()}"
+
+
+def _cursor_that_tells(failed: list[str]) -> "type[psycopg.Cursor[Any]]":
+    import psycopg
+
+    class Cursor(psycopg.Cursor[Any]):
+        def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+            try:
+                return super().execute(query, params, **options)
+            except psycopg.Error:
+                failed.append(str(query))
+                raise
+
+    return Cursor
+
+
+# Errors.
+
+
+@contextmanager
+def _errors_translated() -> Generator[None]:
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _translate(error) from None
+    except _yoyo("exceptions").BadMigration as error:
+        raise QueryError(str(error)) from None
+
+
+def _translate(
+    error: "psycopg.Error", place: str | None = None, migration: str | None = None
+) -> DatabaseError:
+    sqlstate = error.sqlstate
+    if sqlstate is None:  # libpq's own: not reached, login refused, connection lost
+        return DatabaseConnectionError(" ".join(str(error).split()), query=migration)
+    codes = (sqlstate, sqlstate[:3], sqlstate[:2])
+    kind, says = next((BY_SQLSTATE[c] for c in codes if c in BY_SQLSTATE), (QueryError, "refused"))
+    if kind not in (DatabaseConnectionError, TransactionConflictError):
+        kind = QueryError
+    if not sqlstate.startswith("22"):  # whose text quotes values, as DETAIL does
+        says = error.diag.message_primary or says
+    return kind(
+        f"{place}: {says} ({sqlstate})" if place else f"{says} ({sqlstate})",
+        sqlstate=sqlstate,
+        constraint=error.diag.constraint_name,
+        query=migration,
+    )
+
+
+def _place(file: Path, failed: list[str], error: "psycopg.Error") -> str:
+    """``file:line`` of the error's position, or of the statement's start, where it is in the file."""
+    source = file.read_text(encoding="utf-8")
+    start = source.find(failed[0]) if failed else -1
+    if start < 0:
+        return str(file)
+    position = error.diag.statement_position
+    offset = start + (int(position) - 1 if position else 0)
+    return f"{file}:{source.count(chr(10), 0, offset) + 1}"

@@ -1,0 +1,101 @@
+"""A function's signature as a contract: what it admits, checked before the function runs."""
+
+import asyncio
+import inspect
+import typing
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
+from pydantic_core import core_schema as cs
+
+from .errors import InvalidArgumentError
+from .types import first_fault
+
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+class StubError(TypeError):
+    """A function's signature and its SQL, or its form, are at odds: found at import."""
+
+
+class Signature:
+    """The parameters after the first of ``async def f(db, /, *, ...)``, and what they admit."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.label = f"{function.__module__.partition('.')[2]}.{function.__name__}"
+        code = inspect.unwrap(function).__code__
+        self.where = f"{code.co_filename}:{code.co_firstlineno}"
+        if not asyncio.iscoroutinefunction(function):
+            raise self.wrong("is not async; write 'async def'")
+        self._signature = inspect.signature(function)
+        self.parameters = self._keyword_parameters()
+        hints = typing.get_type_hints(function, include_extras=True)
+        for name in (*self.parameters, "return"):
+            if name not in hints:
+                raise self.wrong(f"{name} has no annotation; the signature is the whole contract")
+        self.returns: Any = typing.get_type_hints(function)["return"]
+        self._defaults = {
+            name: parameter.default
+            for name, parameter in self.parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        self._validate = SchemaValidator(
+            cs.typed_dict_schema(
+                {name: cs.typed_dict_field(_schema(hints[name])) for name in self.parameters},
+                extra_behavior="forbid",
+                config=cs.CoreConfig(strict=True, hide_input_in_errors=True),
+            )
+        ).validate_python
+
+    def wrong(self, message: str) -> StubError:
+        return StubError(f"{self.where}: {self.label.rpartition('.')[2]}: {message}")
+
+    def arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """``given`` and the defaults, validated.
+
+        Raises:
+            InvalidArgumentError: names the parameter.
+            TypeError: a parameter is missing or unknown, as for any function.
+        """
+        try:
+            return self._validate(self._defaults | given)
+        except ValidationError as error:
+            fault = first_fault(error)
+        self._signature.bind(None, **given)  # missing or unknown: the ordinary TypeError
+        raise InvalidArgumentError(f"{self.label}: {fault}", query=self.label)
+
+    def _keyword_parameters(self) -> dict[str, inspect.Parameter]:
+        all_parameters = list(self._signature.parameters.values())
+        first, rest = all_parameters[:1], all_parameters[1:]
+        if not first or first[0].kind is not inspect.Parameter.POSITIONAL_ONLY:
+            raise self.wrong("the executor is not positional only; write 'db: Executor, /, *, ...'")
+        for parameter in rest:
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                raise self.wrong(
+                    f"{parameter.name} is not keyword only; write 'db: Executor, /, *, ...'"
+                )
+        return {parameter.name: parameter for parameter in rest}
+
+
+_schemas: dict[Any, cs.CoreSchema] = {}
+
+
+def _schema(hint: Any) -> cs.CoreSchema:
+    """An alias is used by many signatures, and costs most of the time that a stub costs."""
+    if hint not in _schemas:
+        _schemas[hint] = TypeAdapter(hint).core_schema
+    return _schemas[hint]
+
+
+def validated(function: F) -> F:
+    """A composed function whose arguments are checked strictly, as `@query` checks a stub's."""
+    signature = Signature(function)
+
+    @wraps(function)
+    async def call(*db: Any, **given: Any) -> Any:
+        return await function(*db, **signature.arguments(given))
+
+    return typing.cast(F, call)

@@ -1,0 +1,116 @@
+"""The parameter types of every function, and Row and Input, the bases of all models.
+
+A signature is a contract: `@query` and `@validated` refuse, before anything is sent, what these
+aliases do not admit, and `catbird-db check` proves that they fit the SQL.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from .errors import InvalidArgumentError
+
+INT8_MAX = 2**63 - 1
+MAX_BYTES = 16 * 2**20
+
+_TEXT = r"^[^\x00]*$"  # PostgreSQL's text holds anything but NUL
+_VISIBLE_ASCII = r"^[\x21-\x7e]+$"
+
+ConvoId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+"""A conversation: the MLS group id as its creator chose it (RFC 9420 §8.1), as text."""
+
+Did = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_VISIBLE_ASCII)]
+"""A decentralized identifier; visible ASCII (W3C DID Core §3.1)."""
+
+DeviceId = Annotated[str, StringConstraints(max_length=255, pattern=_TEXT)]
+"""One device of a DID; empty for a client that has but one."""
+
+MessageId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+"""The sender's own id of a message, unique in its conversation; sending it again is a retry."""
+
+Title = Annotated[str, StringConstraints(max_length=1000, pattern=_TEXT)]
+
+Limit = Annotated[int, Field(ge=1, le=500)]
+"""Rows of one page."""
+
+BatchLimit = Annotated[int, Field(ge=1, le=100_000)]
+"""Rows that one call of a retention function removes."""
+
+Cursor = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
+"""Where the next page begins: `Page.next_cursor`, as it was returned."""
+
+Epoch = Annotated[int, Field(ge=0, le=INT8_MAX - 1)]
+"""An MLS epoch (RFC 9420 §8.1)."""
+
+EpochWindow = Annotated[int, Field(ge=0, le=INT8_MAX)]
+"""How many epochs behind the current one a message may be."""
+
+Seq = Annotated[int, Field(ge=0, le=INT8_MAX)]
+"""A message's place in its conversation: 1, 2, 3, ... without gaps; 0 is before the first."""
+
+Increment = Annotated[int, Field(ge=-(2**62), le=2**62)]
+
+CipherSuite = Annotated[int, Field(ge=1, le=0xFFFF)]
+"""An MLS cipher suite (RFC 9420 §17.1)."""
+
+SentType = Literal["app", "proposal"]
+"""What `create_message` takes; a commit goes through `commit_group_change`."""
+
+MessageType = Literal["app", "commit", "proposal"]
+
+Bytes = Annotated[bytes, Field(min_length=1, max_length=MAX_BYTES)]
+"""MLS wire bytes, opaque here; 1 byte to 16 MiB."""
+
+KeyPackageRef = Annotated[bytes, Field(min_length=1, max_length=64)]
+"""Which key package: what `consume_key_package` gave as `ref`."""
+
+Timestamp = AwareDatetime
+"""A point in time, with its zone."""
+
+
+class Row(BaseModel):
+    """The base of row models: frozen, closed, silent about values.
+
+    Errors do not show the input, and reprs show how many bytes there are, not which.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return [
+            (name, _Sized(value) if isinstance(value, bytes) else value)
+            for name, value in super().__repr_args__()
+        ]
+
+
+class Input(Row):
+    """The base of models that callers build and pass in: checked strictly when made.
+
+    Raises:
+        InvalidArgumentError: names the field.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    if not TYPE_CHECKING:  # the checker sees the fields, not this
+
+        def __init__(self, **values: object) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise InvalidArgumentError(f"{type(self).__name__}: {first_fault(error)}") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """``path.to.field: what is wrong``, without the value."""
+    fault = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+
+
+class _Sized:
+    def __init__(self, value: bytes) -> None:
+        self.size = len(value)
+
+    def __repr__(self) -> str:
+        return f"<{self.size} bytes>"
