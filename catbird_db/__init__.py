@@ -8,22 +8,19 @@
 Every public name is here; each function's `help()` shows its SQL's own comment too.
 """
 
-from . import chat, config, errors, health, pagination, pool
+from . import chat, errors, health, pool
 from .chat import *
 from .config import Settings
 from .errors import *
 from .health import *
 from .pagination import Page
 from .pool import *
-from .query import verify as _verify
+from .query import verify
 
-__all__ = [
-    "Page",
-    "Settings",
-    *chat.__all__,
-    *errors.__all__,
-    *health.__all__,
-    *pool.__all__,
-]
+__all__ = ["Page", "Settings"]
+__all__ += chat.__all__
+__all__ += errors.__all__
+__all__ += health.__all__
+__all__ += pool.__all__
 
-_verify()
+verify()

@@ -5,7 +5,7 @@ argument's value: PostgreSQL writes those into ``detail`` (removed from the caus
 text of data errors (class 22, whose cause is not kept).
 """
 
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import asyncpg
 
@@ -164,7 +164,10 @@ BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "53": (QueryError, "PostgreSQL is short of a resource (disk, memory)"),
     "55P03": (TransactionConflictError, "waited for a lock for lock_timeout; do this again"),
     "57014": (QueryError, "cancelled: it ran for statement_timeout, or an operator ended it"),
-    "57P": (DatabaseConnectionError, "PostgreSQL is shutting down, starting, or ended this session"),
+    "57P": (
+        DatabaseConnectionError,
+        "PostgreSQL is shutting down, starting, or ended this session",
+    ),
     "25P03": (DatabaseConnectionError, "idle in a transaction for longer than allowed"),
     "25P04": (DatabaseConnectionError, "a transaction ran for longer than transaction_timeout"),
 }
@@ -203,11 +206,13 @@ def _translate(error: BaseException, query: str | None, place: str | None) -> Da
     return QueryError(_join(query, f"driver: {type(error).__name__}"), query=query)
 
 
-def _of_postgres(error: asyncpg.PostgresError, query: str | None, place: str | None) -> DatabaseError:
-    # Row values: DETAIL holds the key or the row, CONTEXT the parameters.
-    error.detail = error.context = error.internal_query = None  # pyright: ignore[reportAttributeAccessIssue]
-    sqlstate: str = error.sqlstate or "XX000"
-    constraint: str | None = error.constraint_name
+def _of_postgres(
+    error: asyncpg.PostgresError, query: str | None, place: str | None
+) -> DatabaseError:
+    fields: Any = error  # asyncpg sets these from what the server sends
+    fields.detail = fields.context = fields.internal_query = None  # these hold row values
+    sqlstate: str = fields.sqlstate or "XX000"
+    constraint: str | None = fields.constraint_name
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         kind, says = TransactionConflictError, "a migration changed a table; do this again"
     elif constraint in BY_CONSTRAINT:

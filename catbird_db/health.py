@@ -5,9 +5,8 @@ from typing import Literal
 
 from .errors import DatabaseError, QueryError
 from .migrate import shipped_migrations
-from .pool import Pool
+from .pool import Executor, Pool
 from .query import query
-from .pool import Executor
 from .types import Row
 
 __all__ = ["Health", "health_check"]

@@ -36,8 +36,9 @@ class CursorCodec:
 
     def __init__(self, label: str, key_types: Sequence[Any]) -> None:
         self._label = label
+        key: Any = tuple[Literal[label], *key_types]  # pyright: ignore[reportInvalidTypeForm]
         self._adapter: TypeAdapter[tuple[Any, ...]] = TypeAdapter(
-            tuple[Literal[label], *key_types],  # pyright: ignore[reportInvalidTypeForm]
+            key,
             config=ConfigDict(strict=True, ser_json_bytes="base64", val_json_bytes="base64"),
         )
 
@@ -60,5 +61,3 @@ class CursorCodec:
                 "pass the next_cursor of its last page, unchanged",
                 query=self._label,
             ) from None
-
-

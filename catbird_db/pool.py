@@ -4,6 +4,9 @@ Every function of this package takes an `Executor` first: a `Pool` (its statemen
 transaction of its own) or a `Connection` (it joins the transaction open there).
 """
 
+# asyncpg is untyped, and Pool and Connection of this module know each other.
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false
+
 import asyncio
 import random
 import select
@@ -69,7 +72,7 @@ class Connection(asyncpg.Connection):  # pyright: ignore[reportMissingTypeArgume
     __slots__ = ("_born", "_poll", "_resets", "_returned")
 
     def __init__(self, protocol: Any, transport: Any, loop: Any, *rest: Any) -> None:
-        super().__init__(protocol, transport, loop, *rest)
+        super().__init__(protocol, transport, loop, *rest)  # pyright: ignore[reportArgumentType]
         self._born = self._returned = loop.time()
         self._resets = True
         self._poll = select.poll()
@@ -180,8 +183,9 @@ class Pool:
         return connection
 
     async def _take_in_time(self) -> Connection:
+        limit = asyncio.timeout(self._timeout)
         try:
-            async with asyncio.timeout(self._timeout) as limit:
+            async with limit:
                 return await self._take_live()
         except TimeoutError:
             if not limit.expired():
@@ -223,13 +227,13 @@ Executor: TypeAlias = Pool | Connection
 
 
 def _raw(connection: Connection) -> Connection:
-    """The connection behind asyncpg's proxy, which refuses new attributes; None once it died."""
-    return connection._con  # pyright: ignore
+    """The connection behind asyncpg's proxy, which takes no attributes; None once it died."""
+    return cast(Any, connection)._con
 
 
 def _is_closed(connection: Connection) -> bool:
-    raw: Connection | None = _raw(connection)
-    return raw is None or raw.is_closed()
+    raw = _raw(connection)
+    return not raw or raw.is_closed()
 
 
 async def _answers(connection: Connection) -> bool:
@@ -359,9 +363,11 @@ async def transaction(
         PoolTimeoutError, DatabaseConnectionError: as for any call.
     """
     if isinstance(db, Pool):
-        async with db.connection() as connection:
-            async with connection.transaction(isolation=isolation, readonly=readonly):
-                yield connection
+        async with (
+            db.connection() as connection,
+            connection.transaction(isolation=isolation, readonly=readonly),
+        ):
+            yield connection
         return
     if db.is_in_transaction() and (isolation or readonly):
         raise InvalidArgumentError(

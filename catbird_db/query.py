@@ -67,9 +67,13 @@ def query(stub: Any = None, /, *, refused: Refusal | None = None) -> Any:
         StubError: stub and SQL are at odds: where, what, and what to write instead.
         SqlFileError: the .sql file cannot be read.
     """
-    if stub is None:
-        return lambda function: _bind(function, refused)
-    return _bind(stub, None)
+    if stub is not None:
+        return _bind(stub, None)
+
+    def bind(function: F) -> F:
+        return _bind(function, refused)
+
+    return bind
 
 
 def _bind(stub: F, refused: Refusal | None) -> F:
@@ -130,7 +134,7 @@ class _Result:
     """What the return annotation says, and whether the statement's mode agrees."""
 
     def __init__(self, signature: Signature, statement: Statement) -> None:
-        self._signature, self._statement = signature, statement
+        self.signature, self.statement = signature, statement
         self.returns, self.optional = _split_optional(signature.returns)
         origin, arguments = get_origin(self.returns), get_args(self.returns)
         match statement.mode:
@@ -156,9 +160,9 @@ class _Result:
 
     def _expect(self, agrees: bool, expected: str) -> None:
         if not agrees:
-            at = f"{self._statement.path}:{self._statement.line}"
-            raise self._signature.wrong(
-                f"its return annotation does not agree with :{self._statement.mode} of {at}; "
+            at = f"{self.statement.path}:{self.statement.line}"
+            raise self.signature.wrong(
+                f"its return annotation does not agree with :{self.statement.mode} of {at}; "
                 f"write '-> {expected}', or another mode"
             )
 
@@ -231,7 +235,7 @@ def _picking(names: tuple[str, ...]) -> Order:
 
 def _runner(result: _Result, statement: Statement, *, guarded: bool) -> Run:
     if guarded and statement.mode not in ("maybe", "many", "page"):
-        raise result._signature.wrong("refused= goes with :maybe, :many and :page")
+        raise result.signature.wrong("refused= goes with :maybe, :many and :page")
     match statement.mode:
         case "one" | "maybe":
             return _run_row(result, statement, guarded)
@@ -289,7 +293,7 @@ def _run_many(result: _Result, statement: Statement, guarded: bool) -> Run:
 def _run_page(result: _Result, statement: Statement, guarded: bool) -> Run:
     sql, key, at_limit = statement.sql, statement.key, statement.parameters.index("limit")
     to_models = TypeAdapter(list[result.model]).validator.validate_python  # pyright: ignore
-    encode = _codec(result, result._signature, statement).encode
+    encode = _codec(result, result.signature, statement).encode
 
     async def run(connection: Any, arguments: tuple[Any, ...]) -> Any:
         rows = await connection.fetch(sql, *arguments)
@@ -312,7 +316,7 @@ def _behind_guard(rows: list[Any]) -> list[Any]:
 
 def _run_value(result: _Result, statement: Statement) -> Run:
     sql, optional = statement.sql, result.optional
-    to_value = TypeAdapter(result._signature.returns).validator.validate_python
+    to_value = TypeAdapter(result.signature.returns).validator.validate_python
 
     async def run(connection: Any, arguments: tuple[Any, ...]) -> Any:
         row = await connection.fetchrow(sql, *arguments)
@@ -358,4 +362,10 @@ def verify() -> None:
                     f"{statement.name} has no stub; write '@query async def {statement.name}"
                     f"(db: Executor, /, *, ...)' in {module}, or drop the statement"
                 )
-                raise SqlFileError(statement.path, statement.line, 1, message, f"-- name: {statement.name} :{statement.mode}")
+                raise SqlFileError(
+                    statement.path,
+                    statement.line,
+                    1,
+                    message,
+                    f"-- name: {statement.name} :{statement.mode}",
+                )

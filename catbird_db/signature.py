@@ -1,6 +1,5 @@
 """A function's signature as a contract: what it admits, checked before the function runs."""
 
-import asyncio
 import inspect
 import typing
 from collections.abc import Callable, Coroutine
@@ -28,7 +27,7 @@ class Signature:
         self.label = f"{function.__module__.partition('.')[2]}.{function.__name__}"
         code = inspect.unwrap(function).__code__
         self.where = f"{code.co_filename}:{code.co_firstlineno}"
-        if not asyncio.iscoroutinefunction(function):
+        if not inspect.iscoroutinefunction(function):
             raise self.wrong("is not async; write 'async def'")
         self._signature = inspect.signature(function)
         self.parameters = self._keyword_parameters()

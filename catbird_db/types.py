@@ -69,13 +69,13 @@ Timestamp = AwareDatetime
 """A point in time, with its zone."""
 
 
-class Row(BaseModel):
+class Row(BaseModel, frozen=True):
     """The base of row models: frozen, closed, silent about values.
 
     Errors do not show the input, and reprs show how many bytes there are, not which.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         return [
@@ -84,7 +84,7 @@ class Row(BaseModel):
         ]
 
 
-class Input(Row):
+class Input(Row, frozen=True):
     """The base of models that callers build and pass in: checked strictly when made.
 
     Raises:

@@ -439,7 +439,7 @@ def assert_agrees_with_postgresql(statement: Statement) -> None:
         else:
             expected.append((name, text))
             places.append(start)
-    label = ("C_COMMENT", LABEL.strip().replace("messages.x", statement.label.split(".", 1)[1]))
+    label = ("C_COMMENT", f"/* {statement.label} */")
     sent = postgresql_tokens(statement.sql)
     assert [(name, text) for name, text, _ in sent if (name, text) != label] == expected
     assert statement.parameters == tuple(names)

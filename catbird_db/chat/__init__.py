@@ -8,11 +8,10 @@ from .members import *
 from .messages import *
 from .welcomes import *
 
-__all__ = [
-    *commits.__all__,
-    *conversations.__all__,
-    *key_packages.__all__,
-    *members.__all__,
-    *messages.__all__,
-    *welcomes.__all__,
-]
+__all__: list[str] = []
+__all__ += commits.__all__
+__all__ += conversations.__all__
+__all__ += key_packages.__all__
+__all__ += members.__all__
+__all__ += messages.__all__
+__all__ += welcomes.__all__
