@@ -131,20 +131,21 @@ class Token(NamedTuple):
 
 
 # To PostgreSQL every character beyond ASCII is a letter, U+00A0 too; said by what a letter is
-# not, as that compiles thirty times faster. Strings with a newline between them, and else only
-# blank space and '--' comments, are one string; what continues E'..' has backslashes as well.
-# '*+' gives nothing back: there is no second way to read SQL.
+# not, as that compiles thirty times faster. Only E'..' has backslashes, and so has what
+# continues it after a newline, blank space and '--' comments; how other literals begin or go on
+# does not change what is inside them. (psql takes one line at a time, and such a continuation
+# for a plain string: with \' in it, write one E'..' instead.) '*+' gives nothing back: there is
+# no second way to read SQL.
 _LETTER = r"[^\x00-@\[-^`{-\x7f]"
 _LETTER_OR_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"
 _WORD = rf"{_LETTER} [^\x00-\#%-/:-@\[-^`{{-\x7f]*+"  # '$' may stand in it
 _VARIABLE = rf"{_LETTER} {_LETTER_OR_DIGIT}*+"
-_TAG = rf"\$ (?: {_VARIABLE} )? \$"
-_PLAIN = r"(?: ' [^']*+ (?: '' [^']*+ )*+ ' )"
+_CODE = rf"""(?: (?! [eE]' ) {_WORD} | [0-9] {_LETTER_OR_DIGIT}*+
+               | [,.=<>*+|&!@\#%^?~]++ | :: | -(?!-) | /(?!\*) )"""
 _ESCAPED = r"(?: ' [^'\\]*+ (?: (?: \\. | '' ) [^'\\]*+ )*+ ' )"
 _CONTINUED = r"""(?: (?: [ \t\f\v]++ | --[^\n\r]*+ )*+ [\n\r]
                      (?: [ \t\n\r\f\v]++ | --[^\n\r]*+[\n\r] )*+ (?=') )"""
-_CODE = rf"""(?: (?! [eEbBxX]' | [uU]&['"] ) {_WORD} | [0-9] {_LETTER_OR_DIGIT}*+
-               | [,.=<>*+|&!@\#%^?~]++ | :[:=] | -(?!-) | /(?!\*) )"""
+_TAG = rf"\$ (?: {_VARIABLE} )? \$"
 _TOKEN = re.compile(
     rf"""[ \t\n\r\f\v]*+ (?:
       (?P<code>        {_CODE} (?: [ \t\n\r\f\v]*+ {_CODE} )*+ )
@@ -156,12 +157,11 @@ _TOKEN = re.compile(
     | (?P<semicolon>   ; )
     | (?P<line>        --[^\n\r]*+ )
     | (?P<block>       /\* )
-    | (?P<string>      [eE] {_ESCAPED} (?: {_CONTINUED} {_ESCAPED} )*+ (?! {_CONTINUED} )
-                     | (?: [bBxX] | [uU]& )?
-                       {_PLAIN} (?: {_CONTINUED} {_PLAIN} )*+ (?! {_CONTINUED} )
+    | (?P<string>      ' [^']*+ (?: '' [^']*+ )*+ '
+                     | [eE] {_ESCAPED} (?: {_CONTINUED} {_ESCAPED} )*+ (?! {_CONTINUED} )
                      | (?P<tag> {_TAG} ) .*? (?P=tag) )
-    | (?P<identifier>  (?: [uU]& )? " [^"]*+ (?: "" [^"]*+ )*+ " )
-    | (?P<unclosed>    [eEbBxX]? ' | [uU]& ['"] | " | {_TAG} )
+    | (?P<identifier>  " [^"]*+ (?: "" [^"]*+ )*+ " )
+    | (?P<unclosed>    ' | [eE]' | " | {_TAG} )
     | (?P<dollar>      \$ [0-9]*+ )
     | (?P<other>       [^ \t\n\r\f\v] )
     )""",

@@ -68,6 +68,7 @@ HARD = [
     ('SELECT t."x":: int, :a', None, "a"),
     # dollar quotes
     ("SELECT $$ :no $$, :a", "SELECT $$ :no $$, $1", "a"),
+    ("SELECT $$ :no $$, :a, $$ :no $$", "SELECT $$ :no $$, $1, $$ :no $$", "a"),
     ("SELECT $tag$ :no $tag$, :a", "SELECT $tag$ :no $tag$, $1", "a"),
     ("SELECT $tag$ $$ :no $ $tag $TAG$ it's $tag$, :a", None, "a"),
     ("SELECT $a$ $b$a$, :a", None, "a"),
@@ -86,7 +87,7 @@ HARD = [
     ("SELECT x::int, x:: int, a[1]::text, :a::text", None, "a"),
     ("SELECT (:ids::int[])[1:2]", "SELECT ($1::int[])[1:2]", "ids"),
     ("SELECT a[(:n):2], a[1 : b], a[:], a[coalesce(:m, 1):]", None, "n m"),
-    ("SELECT ARRAY[:a, :b], array [[:a], [:b, -- and\n :c]]", None, "a b c"),
+    ("SELECT array[:a, :b], ARRAY [[:a, 1], -- and\n [:b, -- and\n :c]]", None, "a b c"),
     ("SELECT f(a := 1, b := :b, c=>:c, d:=:d)", "SELECT f(a := 1, b := $1, c=>$2, d:=$3)", "b c d"),
     ("SELECT :a:::b", "SELECT $1::$2", "a b"),  # for PostgreSQL to refuse
     ("SELECT json_object('a' : :b, 'c': 'd e')", None, "b"),
@@ -240,6 +241,10 @@ def test_only_a_comment_at_the_start_of_a_line_opens_a_statement(sql: str) -> No
     assert list(parse(f"-- name: x :one\n{sql};\n-- name: z :one\nSELECT 1;")) == ["x", "z"]
 
 
+def test_a_statement_has_no_blank_space_around_it() -> None:
+    assert parse_one(" \n\f /* a */ SELECT 1 -- b \t\f\v\r\n;").source == "/* a */ SELECT 1 -- b"
+
+
 @pytest.mark.parametrize("mode", sqlfile.MODES)
 def test_each_mode_is_read(mode: str) -> None:
     key = "-- key: id\n" if mode == "page" else ""
@@ -307,6 +312,7 @@ ERRORS = {
     "a parameter that touches a string": X + "SELECT :e'it\\'s';\n",
     "a parameter that touches a dollar quote": X + "SELECT :a$b$ c $b$;\n",
     "a numbered parameter": X + "SELECT :a, $1;\n",
+    "a numbered parameter before a dollar quote": X + "SELECT $1$2$ :no $2$;\n",
     "a stray dollar": X + "SELECT :a$b;\n",
     "a literal of psql": X + "SELECT :'name';\n",
     "an identifier of psql": X + 'SELECT * FROM :"name";\n',
@@ -552,7 +558,7 @@ def statements(draw: st.DrawFn) -> Pieces:
     return pieces
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(statements(), blanks, st.sampled_from(["", ";", "\n;  \n-- :no"]))
 def test_rendering_changes_the_parameters_and_nothing_else(
     pieces: Pieces, above: str, end: str
@@ -607,7 +613,7 @@ soup = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(st.sampled_from(["", X, X + "SELECT "]), soup | st.text())
 @example(X + "SELECT ", "E'a'\n'\\'")
 def test_no_text_breaks_the_reader(head: str, text: str) -> None:
