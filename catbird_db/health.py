@@ -1,6 +1,7 @@
 """health_check: what an operator asks first."""
 
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 from .errors import DatabaseError, QueryError
@@ -59,8 +60,12 @@ async def get_server_state(db: Executor, /) -> ServerState: ...
 async def list_applied_migrations(db: Executor, /) -> list[AppliedMigration]: ...
 
 
-async def health_check(pool: Pool, /) -> Health:
+async def health_check(pool: Pool, /, *, migrations: Sequence[str] | None = None) -> Health:
     """Ask the database how it is. Never raises for a database that is ill or away.
+
+    Args:
+        pool: the pool to ask through.
+        migrations: the ids that shall be applied; those shipped with this package unless given.
 
     Returns:
         `Health`; a probe looks at ``status``.
@@ -77,7 +82,7 @@ async def health_check(pool: Pool, /) -> Health:
         applied = await _applied_migrations(pool)
     except DatabaseError as error:
         problems.append(f"{type(error).__name__}: {error}")
-    shipped = shipped_migrations()
+    shipped = shipped_migrations() if migrations is None else migrations
     pending = [one for one in shipped if one not in applied] if state else []
     unknown = [one for one in applied if one not in shipped]
     if pending:

@@ -1,7 +1,10 @@
 """The documentation runs: each Python example, from top to bottom, on a real database."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from inspect import CO_COROUTINE
 from pathlib import Path
 from typing import Any
@@ -36,3 +39,37 @@ def test_the_usage_page_shows_every_public_function() -> None:
     text = (ROOT / "docs" / "usage.md").read_text()
     functions = [name for name in catbird_db.__all__ if name.islower()]
     assert [name for name in functions if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_project_of_the_extending_page_passes_its_own_tests(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "extending.md").read_text()
+    files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(files) == 7
+    for name, content in files:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--strict-markers", "--rootdir", tmp_path, tmp_path],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0 and "1 passed" in run.stdout, run.stdout + run.stderr
+
+
+def test_the_first_example_of_the_readme_runs_as_it_stands(catbird_database_url: str) -> None:
+    (example,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", example],
+        env={**os.environ, "DATABASE_URL": catbird_database_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "the group is at epoch 0"
