@@ -210,7 +210,7 @@ def _unclosed(opening: str) -> str:
 # ---- placeholders: what becomes $1, $2 ..., and where the label goes
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
-_KEYWORD = re.compile(_WORD, re.VERBOSE)
+_KEYWORD = re.compile(rf"[A-Za-z] {_WORD}", re.VERBOSE)  # no single letter: b'..' has no keyword
 _WORD_END = re.compile(rf"(?: {_LETTER_OR_DIGIT} | \$ )\Z", re.VERBOSE)
 _BEFORE_ARRAY = re.compile(
     rf"(?: (?<!\$) (?<!{_LETTER_OR_DIGIT}) (?i:ARRAY) | [\[,] )\Z", re.VERBOSE

@@ -5,7 +5,7 @@
 -- No row means refused: no such conversation, another epoch, not a member, or a taken id.
 -- tenant: convo_id
 -- actor: sender_did
--- index: conversations_pkey, members_pkey, messages_convo_id_id_key, welcome_recipients_pending_idx, group_infos_pkey
+-- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key, welcome_recipients_pending_idx, group_infos_pkey, welcome_recipients_pkey
 WITH locked AS MATERIALIZED (
     SELECT c.last_seq, c.app_count
       FROM conversations AS c
@@ -84,7 +84,7 @@ SELECT stored.convo_id, stored.seq, stored.epoch + 1 AS epoch FROM stored;
 -- The receipt of a commit that this sender stored before, for one who asks again.
 -- tenant: convo_id
 -- actor: sender_did
--- index: messages_convo_id_id_key, members_pkey
+-- index: messages_convo_id_id_key, members_pkey, members_member_did_idx
 SELECT s.convo_id, s.seq, s.epoch + 1 AS epoch
   FROM messages AS s
   JOIN members AS m ON m.convo_id = s.convo_id AND m.member_did = s.sender_did

@@ -34,7 +34,7 @@ SELECT kp.did, kp.id, kp.device_id, kp.cipher_suite, :key_data, kp.ref, kp.last_
 -- name: insert_key_packages :value
 -- Store a batch; how many of them are new.
 -- tenant: did
--- index: key_packages_device_idx
+-- index: key_packages_device_idx, key_packages_did_cipher_suite_ref_key
 WITH stored AS (
     INSERT INTO key_packages AS kp (did, id, device_id, cipher_suite, key_data, ref, last_resort, created_at, expires_at)
     SELECT :did, given.id, given.device_id, given.cipher_suite, given.key_data, sha256(given.key_data), given.last_resort,
@@ -227,7 +227,7 @@ SELECT count(*) AS available
 -- name: delete_key_packages :value
 -- Withdraw a device: its packages that nobody claimed, and the Welcomes that still wait for it.
 -- tenant: did
--- index: key_packages_pkey, key_packages_did_cipher_suite_ref_key, welcome_recipients_pending_idx
+-- index: key_packages_pkey, key_packages_device_idx, key_packages_did_cipher_suite_ref_key, welcome_recipients_pending_idx
 WITH withdrawn AS (
     DELETE FROM key_packages AS kp
      WHERE kp.did = :did AND kp.device_id = :device_id AND kp.consumed_at IS NULL

@@ -18,7 +18,7 @@ RETURNING m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq;
 -- name: remove_member :rows
 -- End a membership; the Welcomes that still wait for this member go with it.
 -- tenant: convo_id
--- index: members_pkey, welcome_recipients_pending_idx
+-- index: members_pkey, members_member_did_idx, welcome_recipients_pending_idx
 WITH withdrawn AS (
     DELETE FROM welcome_recipients AS wr
      WHERE wr.convo_id = :convo_id AND wr.recipient_did = :member_did AND wr.acknowledged_at IS NULL
@@ -30,7 +30,7 @@ UPDATE members AS m
 -- name: is_member :value
 -- Whether this DID is an active member.
 -- tenant: convo_id
--- index: members_pkey
+-- index: members_pkey, members_member_did_idx
 SELECT EXISTS (
     SELECT FROM members AS m
      WHERE m.convo_id = :convo_id AND m.member_did = :member_did AND m.left_at IS NULL
@@ -62,7 +62,7 @@ SELECT m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq
 -- The mark stays between what retention removed and the newest message. A send of the member's
 -- own may have moved the mark past what this statement's snapshot counts, hence the greatest().
 -- tenant: convo_id
--- index: members_pkey, conversations_pkey
+-- index: members_pkey, members_member_did_idx, conversations_pkey
 UPDATE members AS m
    SET read_app_count = greatest(
            c.trimmed_app_count,
@@ -76,7 +76,7 @@ RETURNING greatest(c.app_count, m.read_app_count) - m.read_app_count AS unread_c
 -- name: reset_unread_count :value
 -- Mark all as read.
 -- tenant: convo_id
--- index: members_pkey, conversations_pkey
+-- index: members_pkey, members_member_did_idx, conversations_pkey
 UPDATE members AS m
    SET read_seq = greatest(m.read_seq, c.last_seq),
        read_app_count = greatest(m.read_app_count, c.app_count)
@@ -88,7 +88,7 @@ RETURNING greatest(c.app_count, m.read_app_count) - m.read_app_count AS unread_c
 -- name: mark_read :value
 -- Mark all up to a message as read; never back.
 -- tenant: convo_id
--- index: members_pkey, conversations_pkey, messages_pkey
+-- index: members_pkey, members_member_did_idx, conversations_pkey, messages_pkey
 UPDATE members AS m
    SET read_seq = greatest(m.read_seq, least(:seq::bigint, c.last_seq)),
        read_app_count = greatest(m.read_app_count, (

@@ -9,7 +9,7 @@
 -- No row means refused: no such conversation, not a member, another epoch, or a taken id.
 -- tenant: convo_id
 -- actor: sender_did
--- index: conversations_pkey, members_pkey, messages_convo_id_id_key
+-- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key
 WITH locked AS MATERIALIZED (
     SELECT c.last_seq, c.app_count
       FROM conversations AS c
@@ -66,7 +66,7 @@ SELECT s.convo_id, s.seq, s.id, s.sender_did, s.message_type, s.epoch, s.ciphert
 -- for the lock is a unique violation: a clause that passed over it would leave a gap in seq.
 -- tenant: convo_id
 -- actor: sender_did
--- index: conversations_pkey, members_pkey, messages_convo_id_id_key
+-- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key
 WITH locked AS MATERIALIZED (
     SELECT c.last_seq, c.app_count
       FROM conversations AS c
@@ -148,7 +148,7 @@ SELECT FROM conversations AS c WHERE c.id = :convo_id FOR NO KEY UPDATE;
 -- Why these messages, or this commit, were refused. No row: there is no such conversation.
 -- tenant: convo_id
 -- actor: sender_did
--- index: conversations_pkey, members_pkey, messages_convo_id_id_key
+-- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key
 SELECT c.current_epoch,
        EXISTS (SELECT FROM members AS m
                 WHERE m.convo_id = :convo_id AND m.member_did = :sender_did AND m.left_at IS NULL) AS is_member,
@@ -171,7 +171,7 @@ SELECT c.current_epoch,
 -- One message, by the id that its sender chose.
 -- tenant: convo_id
 -- actor: reader_did
--- index: members_pkey, messages_convo_id_id_key
+-- index: members_pkey, members_member_did_idx, messages_convo_id_id_key
 SELECT s.convo_id, s.seq, s.id, s.sender_did, s.message_type, s.epoch, s.ciphertext, s.sent_at, s.deleted_at
   FROM members AS r
   LEFT JOIN messages AS s ON s.convo_id = :convo_id AND s.id = :message_id
@@ -182,7 +182,7 @@ SELECT s.convo_id, s.seq, s.id, s.sender_did, s.message_type, s.epoch, s.ciphert
 -- tenant: convo_id
 -- actor: reader_did
 -- key: seq
--- index: members_pkey, messages_pkey
+-- index: members_pkey, members_member_did_idx, messages_pkey
 SELECT page.convo_id, page.seq, page.id, page.sender_did, page.message_type, page.epoch, page.ciphertext, page.sent_at, page.deleted_at
   FROM members AS r
   LEFT JOIN LATERAL (
@@ -200,7 +200,7 @@ SELECT page.convo_id, page.seq, page.id, page.sender_did, page.message_type, pag
 -- No row means refused: not a member, or retention has removed messages above that number.
 -- tenant: convo_id
 -- actor: reader_did
--- index: members_pkey, conversations_pkey, messages_pkey
+-- index: members_pkey, members_member_did_idx, conversations_pkey, messages_pkey
 SELECT page.convo_id, page.seq, page.id, page.sender_did, page.message_type, page.epoch, page.ciphertext, page.sent_at, page.deleted_at
   FROM members AS r
   JOIN conversations AS c ON c.id = r.convo_id
@@ -220,7 +220,7 @@ SELECT page.convo_id, page.seq, page.id, page.sender_did, page.message_type, pag
 -- How far retention has gone, for a member whom list_messages_since refused.
 -- tenant: convo_id
 -- actor: reader_did
--- index: members_pkey, conversations_pkey
+-- index: members_pkey, members_member_did_idx, conversations_pkey
 SELECT c.trimmed_seq
   FROM members AS r
   JOIN conversations AS c ON c.id = r.convo_id
@@ -231,7 +231,7 @@ SELECT c.trimmed_seq
 -- What is new in many conversations, in the order given; a row at least for each of them.
 -- tenant: convo_id
 -- actor: reader_did
--- index: members_pkey, conversations_pkey, messages_pkey
+-- index: members_pkey, members_member_did_idx, conversations_pkey, messages_pkey
 SELECT position.convo_id,
        r.member_did IS NOT NULL AS is_member,
        position.after_seq < c.trimmed_seq AS trimmed,
@@ -252,7 +252,7 @@ SELECT position.convo_id,
 -- Commits from an epoch on, oldest first.
 -- tenant: convo_id
 -- actor: reader_did
--- index: members_pkey, messages_convo_id_epoch_key
+-- index: members_pkey, members_member_did_idx, messages_convo_id_epoch_key
 SELECT page.convo_id, page.seq, page.id, page.sender_did, page.message_type, page.epoch, page.ciphertext, page.sent_at, page.deleted_at
   FROM members AS r
   LEFT JOIN LATERAL (
