@@ -149,6 +149,7 @@ SELECT candidate.did, candidate.id, candidate.device_id, candidate.cipher_suite,
 -- name: claim_key_packages :many
 -- As claim_key_package, once for each device of each DID.
 -- The devices are found by hopping from one to the next in the index, however many packages each has.
+-- The candidates pass through arrays, of which the planner expects few rows: it would else read the whole table.
 -- tenant: did
 -- index: key_packages_device_idx, key_packages_pkey
 -- not-null: key_data (a package that is not consumed has its bytes: key_packages_consumed_check)
@@ -188,8 +189,8 @@ candidate AS MATERIALIZED (
 claimed AS (
     UPDATE key_packages AS kp
        SET consumed_at = statement_timestamp(), consumed_for_convo_id = :convo_id::text, key_data = NULL
-      FROM candidate
-     WHERE kp.did = candidate.did AND kp.id = candidate.id
+      FROM unnest(ARRAY (SELECT candidate.did FROM candidate), ARRAY (SELECT candidate.id FROM candidate)) AS picked (did, id)
+     WHERE kp.did = picked.did AND kp.id = picked.id
  RETURNING kp.did, kp.id, kp.consumed_at
 ),
 served AS (
@@ -243,6 +244,7 @@ SELECT count(*) AS withdrawn FROM withdrawn;
 
 -- name: delete_expired_key_packages :value
 -- Remove expired packages, and forget consumed ones 180 days after their expiry.
+-- Through arrays for the same reason as above.
 -- tenant: none (retention, over all DIDs)
 -- index: key_packages_expired_idx, key_packages_remembered_idx, key_packages_pkey
 WITH expired AS MATERIALIZED (
@@ -261,10 +263,15 @@ forgotten AS MATERIALIZED (
      LIMIT :limit - (SELECT count(*) FROM expired)
        FOR UPDATE SKIP LOCKED
 ),
+doomed AS MATERIALIZED (
+    SELECT expired.did, expired.id FROM expired
+     UNION ALL
+    SELECT forgotten.did, forgotten.id FROM forgotten
+),
 removed AS (
     DELETE FROM key_packages AS kp
-     USING (SELECT expired.did, expired.id FROM expired UNION ALL SELECT forgotten.did, forgotten.id FROM forgotten) AS doomed
-     WHERE kp.did = doomed.did AND kp.id = doomed.id
+     USING unnest(ARRAY (SELECT doomed.did FROM doomed), ARRAY (SELECT doomed.id FROM doomed)) AS picked (did, id)
+     WHERE kp.did = picked.did AND kp.id = picked.id
  RETURNING kp.id
 )
 SELECT count(*) AS removed FROM removed;

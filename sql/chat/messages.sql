@@ -305,8 +305,7 @@ doomed AS MATERIALIZED (
 ),
 removed AS (
     DELETE FROM messages AS s
-     USING doomed
-     WHERE s.convo_id = :convo_id AND s.seq = doomed.seq
+     WHERE s.convo_id = :convo_id AND s.seq = ANY (ARRAY (SELECT doomed.seq FROM doomed))
  RETURNING s.seq, s.app_number
 ),
 counted AS (
