@@ -4,6 +4,7 @@ An untyped `Statement` (what the file says) and a `Signature` (what the stub say
 typed call. Whatever the two disagree on is an error at import, with the stub's file and line.
 """
 
+import inspect
 import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine
@@ -42,8 +43,8 @@ class Bound:
         self.statement = statement
 
 
-_files: dict[str, dict[str, Statement]] = {}
-_bound: dict[str, Bound] = {}
+_files: dict[Path, dict[str, Statement]] = {}
+_bound: dict[tuple[Path, str], Bound] = {}
 
 
 class Refused(Exception):
@@ -102,24 +103,28 @@ def _bind(stub: F, refused: Refusal | None) -> F:
             raise await refused(db, **given) from None
         raise TypeError(f"{label}: pass a Pool or its Connection, not {type(db).__name__}")
 
-    call.__doc__ = "\n\n".join(text for text in (stub.__doc__, statement.comment) if text)
-    _bound[label] = Bound(signature, statement)
+    texts = (inspect.cleandoc(stub.__doc__ or ""), statement.comment)
+    call.__doc__ = "\n\n".join(text for text in texts if text)
+    _bound[statement.path, statement.name] = Bound(signature, statement)
     count_statement(label)
     return cast(F, call)
 
 
 def _statement(signature: Signature, stub: Callable[..., Any]) -> Statement:
     package, _, module = stub.__module__.partition(".")
-    folder = Path(sys.modules[package].__file__ or "").parent / "sql"
-    path = folder / f"{module.replace('.', '/')}.sql"
-    if module not in _files:
+    path = _sql_folder(package) / f"{module.replace('.', '/')}.sql"
+    if path not in _files:
         if not path.exists():
             raise signature.wrong(f"its SQL file is missing; write {path}")
-        _files[module] = load(path, module=module)
-    found = _files[module].get(stub.__name__)
+        _files[path] = load(path, module=module)
+    found = _files[path].get(stub.__name__)
     if found is None:
         raise signature.wrong(f"has no SQL; write '-- name: {stub.__name__} :<mode>' in {path}")
     return found
+
+
+def _sql_folder(package: str) -> Path:
+    return Path(sys.modules[package].__file__ or "").parent / "sql"
 
 
 def _place(statement: Statement, error: BaseException) -> str | None:
@@ -348,24 +353,31 @@ def _run_exec(statement: Statement) -> Run:
     return run
 
 
-def verify() -> None:
-    """Find names in the .sql files that were read which no stub has taken.
+def bound(package: str = "catbird_db") -> list[Bound]:
+    """Every stub of a package with its statement, in the order of import."""
+    folder = _sql_folder(package)
+    return [one for (path, _), one in _bound.items() if path.is_relative_to(folder)]
+
+
+def verify(package: str = "catbird_db") -> None:
+    """Find what lies in a package's ``sql/`` and has no stub; call it when all is imported.
 
     Raises:
-        SqlFileError: file and line of the first.
+        SqlFileError: the first statement without a stub, or file without a module.
     """
-    for statements in _files.values():
+    folder = _sql_folder(package)
+    for path in sorted(folder.rglob("*.sql")):
+        module = f"{package}.{'.'.join(path.relative_to(folder).with_suffix('').parts)}"
+        statements = _files.get(path)
+        if statements is None:
+            statements = load(path, module=module.partition(".")[2])
         for statement in statements.values():
-            if statement.label not in _bound:
-                module = statement.label.rpartition(".")[0]
-                message = (
-                    f"{statement.name} has no stub; write '@query async def {statement.name}"
-                    f"(db: Executor, /, *, ...)' in {module}, or drop the statement"
-                )
+            if (path, statement.name) not in _bound:
                 raise SqlFileError(
-                    statement.path,
+                    path,
                     statement.line,
                     1,
-                    message,
+                    f"{statement.name} has no stub; write '@query async def {statement.name}"
+                    f"(db: Executor, /, *, ...)' in {module}, or drop the statement",
                     f"-- name: {statement.name} :{statement.mode}",
                 )

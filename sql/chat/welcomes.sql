@@ -12,7 +12,7 @@ SELECT wr.convo_id, wr.epoch, w.data, wr.key_package_ref
  WHERE wr.recipient_did = :recipient_did
    AND wr.acknowledged_at IS NULL
    AND (wr.convo_id, wr.epoch, wr.key_package_ref)
-       > (coalesce(:cursor_convo_id, ''), coalesce(:cursor_epoch, 0), coalesce(:cursor_key_package_ref::bytea, ''))
+       > (coalesce(:cursor_convo_id, ''), coalesce(:cursor_epoch::bigint, 0), coalesce(:cursor_key_package_ref::bytea, ''))
  ORDER BY wr.convo_id, wr.epoch, wr.key_package_ref
  LIMIT :limit;
 
