@@ -48,7 +48,8 @@ CREATE TABLE members (
 ) WITH (fillfactor = 80);
 
 COMMENT ON TABLE members IS 'Who is, or was, in a conversation, and how far each has read.
-tenant: convo_id, member_did';
+tenant: convo_id, member_did
+actor: member_did';
 COMMENT ON COLUMN members.left_at IS 'Null while active. Rejoining clears it.';
 COMMENT ON COLUMN members.read_seq IS 'The greatest seq this member has read.';
 COMMENT ON COLUMN members.read_app_count IS 'Unread = conversations.app_count - greatest(read_app_count, trimmed_app_count).';

@@ -20,7 +20,8 @@ CREATE TABLE key_packages (
 );
 
 COMMENT ON TABLE key_packages IS 'One key package each. A consumed one drops its bytes and is remembered by ref past its expiry, so that storing it again cannot revive it.
-tenant: did';
+tenant: did
+actor: did';
 COMMENT ON COLUMN key_packages.ref IS 'SHA-256 of key_data.';
 COMMENT ON COLUMN key_packages.last_resort IS 'Served when no one-time package is left, and not consumed by it (RFC 9420 16.8).';
 COMMENT ON COLUMN key_packages.consumed_at IS 'When it was claimed or, for a last resort, replaced.';
