@@ -5,6 +5,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import InvalidArgumentError
 
+LONGEST = 2_147_483.0  # seconds; PostgreSQL keeps milliseconds in an int4
+
 
 class Settings(BaseSettings):
     """How to reach the database and how to treat it.
@@ -26,22 +28,22 @@ class Settings(BaseSettings):
     """Connections kept open."""
     db_pool_max_size: int = Field(default=10, ge=1)
     """Connections at most."""
-    db_pool_timeout: float = Field(default=30.0, gt=0)
+    db_pool_timeout: float = Field(default=30.0, gt=0, le=LONGEST)
     """Seconds to wait for a free connection, and for a new one to open."""
-    db_pool_idle_timeout: float = Field(default=300.0, ge=0)
+    db_pool_idle_timeout: float = Field(default=300.0, ge=0, le=LONGEST)
     """Seconds after which an idle connection above the minimum is closed; 0 = never."""
-    db_pool_recycle: float = Field(default=1800.0, ge=0)
+    db_pool_recycle: float = Field(default=1800.0, ge=0, le=LONGEST)
     """Seconds after which a connection is replaced when next taken; 0 = never."""
-    db_pool_pre_ping: float = Field(default=30.0, ge=0)
+    db_pool_pre_ping: float = Field(default=30.0, ge=0, le=LONGEST)
     """Seconds of idleness after which a connection is tried before use; 0 = never."""
     db_statement_cache_size: int | None = Field(default=None, ge=0)
     """Prepared statements a connection; unset = derived from the number of queries; 0 = PgBouncer."""
 
-    db_statement_timeout: float = Field(default=30.0, ge=0)
+    db_statement_timeout: float = Field(default=30.0, ge=0, le=LONGEST)
     """Seconds that PostgreSQL lets one statement run; 0 = no limit."""
-    db_lock_timeout: float = Field(default=10.0, ge=0)
+    db_lock_timeout: float = Field(default=10.0, ge=0, le=LONGEST)
     """Seconds that a statement waits for one lock; 0 = no limit."""
-    db_idle_in_transaction_timeout: float = Field(default=60.0, ge=0)
+    db_idle_in_transaction_timeout: float = Field(default=60.0, ge=0, le=LONGEST)
     """Seconds after which PostgreSQL ends a session that is idle inside a transaction; 0 = never."""
     db_application_name: str = Field(default="catbird-db", max_length=63)
     """What pg_stat_activity calls these connections."""

@@ -178,14 +178,12 @@ def _ensure_running(home: Path, bin_dir: Path, *, throwaway: bool) -> Path:
 
 def _start_keeper(home: Path, bin_dir: Path, keeper: IO[bytes], throwaway: bool) -> None:
     """Run a keeper, which inherits the lock that says it lives, until it has started the server."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     run = subprocess.run(
         [sys.executable, "-I", "-S", __file__, home, bin_dir, *([_THROWAWAY] if throwaway else ())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         pass_fds=[keeper.fileno()],
-        env=environment,
         cwd="/",
         start_new_session=True,  # a Ctrl-C at the terminal is not for it
         check=False,
@@ -415,20 +413,24 @@ def _short_socket_dir(home: Path) -> Path:
 
 
 def _account() -> pwd.struct_passwd:
-    """The user that root runs the server as; another process may be creating it at the same time."""
-    deadline = time.monotonic() + 5
-    while True:
+    """The user that root runs the server as, created by one process at a time.
+
+    Two `useradd` at once both succeed, with two ids, one of which nobody has afterwards.
+    """
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(_ROOT_RUNS_IT_AS)
+    etc = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(etc, fcntl.LOCK_EX)
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(_ROOT_RUNS_IT_AS)
-        added = subprocess.run(
-            ["useradd", "--system", "--no-create-home", _ROOT_RUNS_IT_AS],
-            capture_output=True,
-            check=False,
-            text=True,
-        )
-        if added.returncode and time.monotonic() > deadline:
+        command = ["useradd", "--system", "--no-create-home", _ROOT_RUNS_IT_AS]
+        added = subprocess.run(command, capture_output=True, check=False, text=True)
+        if added.returncode:
             raise _DidNotStartError(f"cannot create its user: {added.stderr.strip()}")
-        time.sleep(0.05 if added.returncode else 0)
+        return pwd.getpwnam(_ROOT_RUNS_IT_AS)
+    finally:
+        os.close(etc)
 
 
 def _let_through(path: Path) -> None:

@@ -172,6 +172,11 @@ BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "25P04": (DatabaseConnectionError, "a transaction ran for longer than transaction_timeout"),
 }
 
+BAD_URL: Final = (
+    "DATABASE_URL: not a PostgreSQL connection URL, or its sslmode and certificates do not fit; "
+    "write postgresql://user:password@host:port/database"
+)
+
 # What a driver may raise. asyncpg lets OSError and TimeoutError through while connecting.
 DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
@@ -200,6 +205,11 @@ def _translate(error: BaseException, query: str | None, place: str | None) -> Da
         return _of_postgres(error, query, place)
     if isinstance(error, asyncpg.InterfaceError):
         return _of_interface(error, query)
+    if isinstance(error, asyncpg.OutdatedSchemaCacheError):
+        return QueryError(_join(query, "a type was changed; ask again"), query=query)
+    if isinstance(error, asyncpg.InternalClientError):  # it ended between two statements of ours
+        says = "the connection to PostgreSQL was lost"
+        return DatabaseConnectionError(_join(query, says), query=query)
     if isinstance(error, OSError | TimeoutError):
         says = f"PostgreSQL cannot be reached: {type(error).__name__}"
         return DatabaseConnectionError(_join(query, says), query=query)
@@ -239,6 +249,8 @@ def _by_sqlstate(sqlstate: str) -> tuple[type[DatabaseError], str]:
 
 def _of_interface(error: asyncpg.InterfaceError, query: str | None) -> DatabaseError:
     text = str(error)
+    if isinstance(error, asyncpg.ClientConfigurationError):  # it quotes the URL
+        return InvalidArgumentError(BAD_URL, query=query)
     if isinstance(error, ValueError) or "query argument" in text:  # asyncpg quotes the value
         return InvalidArgumentError(
             _join(query, "an argument does not fit its parameter's type"), query=query

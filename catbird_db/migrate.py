@@ -323,11 +323,16 @@ def _lock_out_yoyo(lock: "psycopg.Connection[Any]", backend: _Backend) -> None:
 
 
 def _yoyo_is_at_work(lock: "psycopg.Connection[Any]", backend: _Backend) -> bool:
-    """Whether a session's last statement, as far as we may see it, was one on yoyo's tables."""
+    """Whether a session's last statement, as far as we may see it, may be a plain ``yoyo``'s.
+
+    While a migration runs in another session, the one that holds yoyo's lock has last looked at
+    yoyo's tables (whose names yoyo quotes, and a health check does not) or committed the one before.
+    """
     other_sessions = backend.connection.execute(  # not on `lock`: a transaction sees one snapshot
         "SELECT FROM pg_stat_activity WHERE datname = current_database()"
         " AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), %s)"
-        " AND (query LIKE '%%yoyo%%' OR query = '<insufficient privilege>')",
+        """ AND (query LIKE '%%"_yoyo%%' OR query LIKE '%%"yoyo%%' OR query = 'COMMIT'"""
+        " OR query = '<insufficient privilege>')",
         [lock.info.backend_pid],
     )
     return other_sessions.rowcount > 0

@@ -4,13 +4,18 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .errors import InvalidArgumentError
+from .types import Int8, Text, Timestamp
 
 T = TypeVar("T")
+
+# A cursor may be forged: it holds only what PostgreSQL takes.
+_SENDABLE: dict[Any, Any] = {str: Text, int: Int8, datetime: Timestamp}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,8 @@ class CursorCodec:
 
     def __init__(self, label: str, key_types: Sequence[Any]) -> None:
         self._label = label
-        key: Any = tuple[Literal[label], *key_types]  # pyright: ignore[reportInvalidTypeForm]
+        sendable = [_SENDABLE.get(key_type, key_type) for key_type in key_types]
+        key: Any = tuple[Literal[label], *sendable]  # pyright: ignore[reportInvalidTypeForm]
         self._adapter: TypeAdapter[tuple[Any, ...]] = TypeAdapter(
             key,
             config=ConfigDict(strict=True, ser_json_bytes="base64", val_json_bytes="base64"),

@@ -11,7 +11,7 @@ import asyncio
 import random
 import select
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
@@ -19,6 +19,7 @@ import asyncpg
 
 from .config import Settings
 from .errors import (
+    BAD_URL,
     CONNECT_ERRORS,
     DRIVER_ERRORS,
     InvalidArgumentError,
@@ -69,16 +70,27 @@ class Observation:
 class Connection(asyncpg.Connection):  # pyright: ignore[reportMissingTypeArgument]
     """One connection of a `Pool`. Raw SQL goes through asyncpg's own methods."""
 
-    __slots__ = ("_born", "_poll", "_resets", "_returned")
+    __slots__ = ("_born", "_poll", "_resets", "_returned", "_status")
 
     def __init__(self, protocol: Any, transport: Any, loop: Any, *rest: Any) -> None:
         super().__init__(protocol, transport, loop, *rest)  # pyright: ignore[reportArgumentType]
         self._born = self._returned = loop.time()
         self._resets = True
+        self._status = ""
         self._poll = select.poll()
         self._poll.register(
             transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP
         )
+
+    async def execute(
+        self,
+        query: str,
+        *args: Any,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> str:
+        """As asyncpg's: run a statement, or several without arguments; its status is returned."""
+        self._status = await super().execute(query, *args, timeout=timeout)
+        return self._status
 
     def get_reset_query(self) -> str:
         """What asyncpg sends when the connection is given back: nothing after `@query` calls,
@@ -138,7 +150,7 @@ class Pool:
             with _translated():
                 yield connection
         finally:
-            await self._give(connection)
+            await self._give(connection, patience=PING_TIMEOUT)
 
     async def _call(
         self,
@@ -151,19 +163,45 @@ class Pool:
         """
         connection = await self._take(resets=False)
         try:
-            return await run(connection, arguments)
-        except asyncpg.InterfaceError:
-            if not _is_closed(connection):
+            result = await run(connection, arguments)
+        except BaseException as error:
+            unsent = _was_not_sent(connection, error)
+            await self._give(connection, patience=PING_TIMEOUT)
+            if not unsent:
                 raise
-        finally:
+        else:
             await self._give(connection)
-        connection = await self._take(resets=False)
+            return result
+        connection = await self._take(resets=False, tried=True)
         try:
             return await run(connection, arguments)
         finally:
-            await self._give(connection)
+            await self._give(connection, patience=PING_TIMEOUT)
 
-    async def _take(self, *, resets: bool) -> Connection:
+    async def _begin(self, isolation: Isolation | None, readonly: bool) -> tuple[Connection, Any]:
+        """A connection with a transaction begun on it.
+
+        Once more where the connection turns out to be dead: BEGIN alone has done nothing.
+        """
+        for last in (False, True):
+            connection = await self._take(resets=True, tried=last)
+            begun = connection.transaction(isolation=isolation, readonly=readonly)
+            try:
+                await begun.__aenter__()
+            except BaseException as error:
+                if not _is_closed(connection):
+                    _raw(connection).terminate()
+                await self._give(connection, patience=PING_TIMEOUT)
+                if isinstance(error, DRIVER_ERRORS) and last:
+                    raise_translated(error)
+                if not isinstance(error, DRIVER_ERRORS):
+                    raise
+            else:
+                return connection, begun
+        raise AssertionError
+
+    async def _take(self, *, resets: bool, tried: bool = False) -> Connection:
+        """Take a connection: ``resets`` when it is given back, ``tried`` whatever its age."""
         if asyncio.get_running_loop() is not self._loop:
             raise InvalidArgumentError(
                 "this pool belongs to another event loop; open one with open_pool in this loop"
@@ -171,22 +209,24 @@ class Pool:
         self._taken += 1
         try:
             if self._taken <= self._size:  # one is free: nothing to wait for but a connect
-                connection = await self._take_live()
+                connection = await self._take_live(tried)
             else:
-                connection = await self._take_in_time()
+                connection = await self._take_in_time(tried)
         except BaseException as error:
             self._taken -= 1
             if isinstance(error, CONNECT_ERRORS):
                 raise_translated(error)
+            if isinstance(error, ValueError):  # while connecting; asyncpg quotes the URL
+                raise InvalidArgumentError(BAD_URL) from None
             raise
         _raw(connection)._resets = resets  # now: a dead connection has left its proxy by release
         return connection
 
-    async def _take_in_time(self) -> Connection:
+    async def _take_in_time(self, tried: bool) -> Connection:
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
-                return await self._take_live()
+                return await self._take_live(tried)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -195,7 +235,7 @@ class Pool:
                 f"{self._timeout:g} s (DB_POOL_TIMEOUT)"
             ) from None
 
-    async def _take_live(self) -> Connection:
+    async def _take_live(self, tried: bool) -> Connection:
         """A connection that is neither too old nor known to be dead."""
         while True:
             connection = cast(Connection, await self._asyncpg.acquire())
@@ -203,7 +243,7 @@ class Pool:
             try:
                 if self._recycle and now - raw._born > self._recycle:
                     await raw.close(timeout=PING_TIMEOUT)  # and asyncpg takes it from the pool
-                elif not raw._doubtful(now, self._pre_ping) or await _answers(raw):
+                elif not (tried or raw._doubtful(now, self._pre_ping)) or await _answers(raw):
                     return connection
             except CONNECT_ERRORS:
                 raw.terminate()
@@ -211,11 +251,12 @@ class Pool:
                 raw.terminate()
                 raise
 
-    async def _give(self, connection: Connection) -> None:
+    async def _give(self, connection: Connection, *, patience: float | None = None) -> None:
+        """Give a connection back; ``patience`` (seconds) where there may be something to wait for."""
         try:
             if not _is_closed(connection):
                 _raw(connection)._returned = self._loop.time()
-            await self._asyncpg.release(connection)
+            await self._asyncpg.release(connection, timeout=patience)
         except CONNECT_ERRORS:
             pass  # it died while being reset: asyncpg has discarded it
         finally:
@@ -234,6 +275,14 @@ def _raw(connection: Connection) -> Connection:
 def _is_closed(connection: Connection) -> bool:
     raw = _raw(connection)
     return not raw or raw.is_closed()
+
+
+def _was_not_sent(connection: Connection, error: BaseException) -> bool:
+    """Whether the connection ended before the statement was sent on it."""
+    if isinstance(error, asyncpg.InternalClientError) and str(error).startswith("cannot switch"):
+        _raw(connection).terminate()  # it had read the server's farewell, and not yet the end
+        return True
+    return isinstance(error, asyncpg.InterfaceError) and _is_closed(connection)
 
 
 async def _answers(connection: Connection) -> bool:
@@ -262,12 +311,13 @@ async def open_pool(
         DatabaseConnectionError: the server cannot be reached or refuses the login.
     """
     settings = settings or Settings()
+    arguments = _connect_arguments(settings)
     try:
-        pool = await asyncpg.create_pool(**_connect_arguments(settings), init=_observer(observe))
+        pool = await asyncpg.create_pool(**arguments, init=_observer(observe))
     except CONNECT_ERRORS as error:
         raise_translated(error)
     except ValueError:  # asyncpg quotes the URL, password and all
-        raise InvalidArgumentError("DATABASE_URL: not a PostgreSQL connection URL") from None
+        raise InvalidArgumentError(BAD_URL) from None
     try:
         yield Pool(pool, settings)
     finally:
@@ -363,19 +413,36 @@ async def transaction(
         PoolTimeoutError, DatabaseConnectionError: as for any call.
     """
     if isinstance(db, Pool):
-        async with (
-            db.connection() as connection,
-            connection.transaction(isolation=isolation, readonly=readonly),
-        ):
-            yield connection
+        connection, begun = await db._begin(isolation, readonly)
+        try:
+            with _translated():
+                async with AsyncExitStack() as block:
+                    block.push_async_exit(begun)
+                    yield connection
+            _refuse_silent_rollback(connection)
+        finally:
+            await db._give(connection, patience=PING_TIMEOUT)
         return
     if db.is_in_transaction() and (isolation or readonly):
         raise InvalidArgumentError(
             "isolation and readonly belong to the outermost transaction, not to a savepoint"
         )
+    outermost = not db.is_in_transaction()
     with _translated():
         async with db.transaction(isolation=isolation, readonly=readonly):
             yield db
+    if outermost:
+        _refuse_silent_rollback(db)
+
+
+def _refuse_silent_rollback(connection: Connection) -> None:
+    """PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, and no error."""
+    raw = _raw(connection)
+    if raw and raw._status == "ROLLBACK":
+        raise QueryError(
+            "nothing was committed: a statement of this transaction failed, and its error was "
+            "caught inside; let it leave the block, or use a savepoint: transaction(tx)"
+        )
 
 
 async def run_transaction(

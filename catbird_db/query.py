@@ -81,8 +81,8 @@ def _bind(stub: F, refused: Refusal | None) -> F:
     signature = Signature(stub)
     statement = _statement(signature, stub)
     result = _Result(signature, statement)
-    run = _runner(result, statement, guarded=refused is not None)
     order = _ordering(result, signature, statement)
+    run = _runner(result, statement, guarded=refused is not None)
     label = statement.label
 
     @wraps(stub)
@@ -105,7 +105,9 @@ def _bind(stub: F, refused: Refusal | None) -> F:
 
     texts = (inspect.cleandoc(stub.__doc__ or ""), statement.comment)
     call.__doc__ = "\n\n".join(text for text in texts if text)
-    _bound[statement.path, statement.name] = Bound(signature, statement)
+    twin = _bound.setdefault((statement.path, statement.name), Bound(signature, statement))
+    if twin.signature.where != signature.where:
+        raise signature.wrong(f"is a second stub of this name; the first is {twin.signature.where}")
     count_statement(label)
     return cast(F, call)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 from pydantic_core import core_schema as cs
 
@@ -31,7 +31,7 @@ class Signature:
             raise self.wrong("is not async; write 'async def'")
         self._signature = inspect.signature(function)
         self.parameters = self._keyword_parameters()
-        hints = typing.get_type_hints(function, include_extras=True)
+        hints = self._hints(function)
         for name in (*self.parameters, "return"):
             if name not in hints:
                 raise self.wrong(f"{name} has no annotation; the signature is the whole contract")
@@ -43,7 +43,7 @@ class Signature:
         }
         self._validate = SchemaValidator(
             cs.typed_dict_schema(
-                {name: cs.typed_dict_field(_schema(hints[name])) for name in self.parameters},
+                {name: self._field(name, hints[name]) for name in self.parameters},
                 extra_behavior="forbid",
                 config=cs.CoreConfig(strict=True, hide_input_in_errors=True),
             )
@@ -65,6 +65,22 @@ class Signature:
             fault = first_fault(error)
         self._signature.bind(None, **given)  # missing or unknown: the ordinary TypeError
         raise InvalidArgumentError(f"{self.label}: {fault}", query=self.label)
+
+    def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(function, include_extras=True)
+        except (NameError, TypeError, SyntaxError) as error:
+            raise self.wrong(
+                f"an annotation cannot be read ({error}); import what it names"
+            ) from None
+
+    def _field(self, name: str, hint: Any) -> cs.TypedDictField:
+        try:
+            return cs.typed_dict_field(_schema(hint))
+        except PydanticUserError:
+            raise self.wrong(
+                f"{name}: pydantic cannot check this annotation; use a type it knows"
+            ) from None
 
     def _keyword_parameters(self) -> dict[str, inspect.Parameter]:
         all_parameters = list(self._signature.parameters.values())

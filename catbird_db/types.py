@@ -5,6 +5,7 @@ aliases do not admit, and `catbird-db check` proves that they fit the SQL.
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -16,6 +17,9 @@ MAX_BYTES = 16 * 2**20
 
 _TEXT = r"^[^\x00]*$"  # PostgreSQL's text holds anything but NUL
 _VISIBLE_ASCII = r"^[\x21-\x7e]+$"
+
+Text = Annotated[str, StringConstraints(pattern=_TEXT)]
+Int8 = Annotated[int, Field(ge=-INT8_MAX - 1, le=INT8_MAX)]
 
 ConvoId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
 """A conversation: the MLS group id as its creator chose it (RFC 9420 §8.1), as text."""
@@ -65,8 +69,11 @@ Bytes = Annotated[bytes, Field(min_length=1, max_length=MAX_BYTES)]
 KeyPackageRef = Annotated[bytes, Field(min_length=1, max_length=64)]
 """Which key package: what `consume_key_package` gave as `ref`."""
 
-Timestamp = AwareDatetime
-"""A point in time, with its zone."""
+Timestamp = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1, 1, 2, tzinfo=UTC), lt=datetime(9999, 12, 31, tzinfo=UTC)),
+]
+"""A point in time, with its zone; the ends of Python's range would be sent as infinity."""
 
 
 class Row(BaseModel, frozen=True):
@@ -85,13 +92,13 @@ class Row(BaseModel, frozen=True):
 
 
 class Input(Row, frozen=True):
-    """The base of models that callers build and pass in: checked strictly when made.
+    """The base of models that callers build and pass in: checked strictly when made, and passed.
 
     Raises:
         InvalidArgumentError: names the field.
     """
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, revalidate_instances="always")
 
     if not TYPE_CHECKING:  # the checker sees the fields, not this
 
@@ -103,9 +110,14 @@ class Input(Row, frozen=True):
 
 
 def first_fault(error: ValidationError) -> str:
-    """``path.to.field: what is wrong``, without the value."""
+    """``path.to.field: what is wrong``, without any value: also not the key of a mapping."""
     fault = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    path: list[str | int] = []
+    for step in fault["loc"]:
+        if isinstance(step, str) and path and isinstance(path[-1], str):
+            break
+        path.append(step)
+    return f"{'.'.join(map(str, path))}: {fault['msg']}"
 
 
 class _Sized:

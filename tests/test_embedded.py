@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -90,20 +91,16 @@ def end(user: subprocess.Popen[str], how: signal.Signals | None = signal.SIGKILL
     user.communicate()
 
 
-def processes_of(folder: Path) -> list[psutil.Process]:
+def processes_of(folder: Path, argument: str = "") -> list[psutil.Process]:
     """Living processes that name the folder in their arguments or work inside it."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            named = any(str(folder) in argument for argument in process.cmdline())
-            inside = Path(process.cwd()).is_relative_to(folder)
-            if (named or inside) and process.status() != psutil.STATUS_ZOMBIE:
+            command = " ".join(process.cmdline())
+            ours = str(folder) in command or Path(process.cwd()).is_relative_to(folder)
+            if ours and argument in command and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-def keeper_of(folder: Path) -> psutil.Process:
-    return next(p for p in processes_of(folder) if any("embedded.py" in a for a in p.cmdline()))
 
 
 def postmaster_of(folder: Path) -> psutil.Process:
@@ -193,16 +190,27 @@ def test_nothing_stays_behind_processes_that_end_without_stop() -> None:
 def test_nothing_stays_behind_processes_that_are_killed_while_they_start_a_server(
     folder: Path,
 ) -> None:
-    folders = {moment: folder / str(moment) for moment in (0.15, 0.4, 0.7)}
-    users = [(moment, run_user(place)) for moment, place in folders.items()]
-    started = time.monotonic()
-    for moment, user in users:
-        time.sleep(max(0, started + moment - time.monotonic()))
+    for moment in (0.0, 0.1, 0.3):
+        place = folder / str(moment)
+        user = run_user(place)
+        assert eventually(lambda at=place: bool(processes_of(at, "embedded.py")))
+        time.sleep(moment)
         end(user)
     assert eventually(lambda: not processes_of(folder))
-    for place in folders.values():
-        with start_server(place) as server:
-            assert query(server, "SELECT 1") == 1
+    with start_server(folder / "0.1") as server:
+        assert query(server, "SELECT 1") == 1
+
+
+def test_an_initdb_that_was_killed_is_begun_again(folder: Path) -> None:
+    user = run_user(folder)
+    assert eventually(lambda: any(folder.glob("data*/PG_VERSION")))
+    for process in (*processes_of(folder, "embedded.py"), *processes_of(folder, "/initdb ")):
+        process.kill()
+    end(user)
+    assert eventually(lambda: not processes_of(folder))
+    assert (folder / "data.new").exists()
+    with start_server(folder) as server:
+        assert query(server, "SELECT 1") == 1
 
 
 def test_a_ctrl_c_at_the_terminal_does_not_reach_a_server_that_its_process_still_uses(
@@ -251,26 +259,24 @@ def test_a_forked_process_is_a_user_of_its_own(kept: Path) -> None:
     directory_of(user)
     assert user.wait() == 0
     assert query(EmbeddedServer(kept, kept / "data", Path(), -1), "SELECT 1") == 1
-    for process in psutil.process_iter(["cmdline"]):
-        if str(kept) in (process.info["cmdline"] or ()) and "-c" in process.info["cmdline"]:
-            process.kill()  # the child
+    (child,) = processes_of(kept, "start_server")
+    child.kill()
     assert eventually(lambda: not processes_of(kept))
 
 
-def test_processes_that_start_at_once_share_one_server(kept: Path) -> None:
-    users = [run_user(kept) for _ in range(4)]
-    assert {directory_of(user) for user in users} == {kept}
-    postmasters = [p for p in processes_of(kept) if "-D" in p.cmdline()]
-    assert len(postmasters) == 1
+def test_processes_that_start_at_once_share_one_server(folder: Path) -> None:
+    users = [run_user(folder) for _ in range(4)]
+    assert {directory_of(user) for user in users} == {folder}
+    assert eventually(lambda: len(processes_of(folder, " -D ")) == 1)  # forks look like it at first
     for user in users:
         end(user)
-    assert eventually(lambda: not processes_of(kept))
+    assert eventually(lambda: not processes_of(folder))
 
 
 def test_a_throwaway_whose_keeper_was_killed_too_is_removed_by_the_next_start() -> None:
     user = run_user()
     directory = directory_of(user)
-    keeper = keeper_of(directory)
+    (keeper,) = processes_of(directory, "embedded.py")
     keeper.kill()
     end(user)
     assert eventually(lambda: not keeper.is_running() or keeper.status() == psutil.STATUS_ZOMBIE)
@@ -310,13 +316,14 @@ def test_a_start_removes_nothing_but_throwaways_of_this_user_that_nobody_uses() 
         others["d"].unlink()
         others["d"] = elsewhere
         for other in others.values():
-            shutil.rmtree(other)
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def test_a_kept_server_whose_keeper_was_killed_is_adopted_and_stopped(kept: Path) -> None:
     user = run_user(kept)
     directory_of(user)
-    keeper_of(kept).kill()
+    (keeper,) = processes_of(kept, "embedded.py")
+    keeper.kill()
     end(user)
     postmaster = postmaster_of(kept)
     with start_server(kept) as server:
@@ -337,24 +344,21 @@ def test_a_kept_server_that_died_is_started_again_though_another_process_uses_it
     assert not processes_of(kept)
 
 
-def test_data_of_another_major_version_are_an_error_that_says_so(kept: Path) -> None:
+def test_data_of_another_major_version_are_an_error_that_says_so_to_all_who_start(
+    kept: Path,
+) -> None:
     (kept / "data" / "PG_VERSION").write_text("15\n")
     try:
-        for _ in range(2):
+        with ThreadPoolExecutor() as threads:
+            starts = [threads.submit(start_server, kept) for _ in range(3)]
+        for start in starts:
             with pytest.raises(
                 DatabaseConnectionError, match="initialized by PostgreSQL version 15"
             ):
-                start_server(kept)
+                start.result()
     finally:
         (kept / "data" / "PG_VERSION").write_text("18\n")
     assert eventually(lambda: not processes_of(kept))
-
-
-def test_an_interrupted_initdb_is_begun_again(folder: Path) -> None:
-    (folder / "data.new").mkdir()
-    (folder / "data.new" / "PG_VERSION").write_text("18\n")
-    with start_server(folder) as server:
-        assert query(server, "SELECT 1") == 1
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_says_so(folder: Path) -> None:

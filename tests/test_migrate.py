@@ -9,6 +9,7 @@ import time
 import tomllib
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -69,6 +70,16 @@ def run_apply(url: str, folder: Path) -> subprocess.Popen[str]:
     )
     arguments = [sys.executable, "-c", script, url, str(folder)]
     return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def run_yoyo(url: str, folder: Path) -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-m", "yoyo", "apply", "--no-config-file", "--batch"]
+    database = url.replace("postgresql:", "postgresql+psycopg:")
+    return subprocess.Popen(
+        [*arguments, "--database", database, str(folder).replace("[", "[[]")],
+        cwd=folder.parent,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def eventually(condition: Callable[[], bool], within: float = 10) -> bool:
@@ -299,12 +310,8 @@ def test_processes_that_migrate_at_once_apply_each_migration_once(
     folder = migrations(
         **{f"m000{n}_t": f"CREATE TABLE t{n} (); SELECT pg_sleep(0.05)" for n in range(1, 6)}
     )
-    command = [sys.executable, "-m", "yoyo", "apply", "--no-config-file", "-b"]
-    command += ["-d", url.replace("postgresql:", "postgresql+psycopg:"), str(folder)]
     ours = [run_apply(url, folder) for _ in range(3)]
-    yoyos = [
-        subprocess.Popen(command, cwd=folder.parent, stdout=subprocess.DEVNULL) for _ in range(2)
-    ]
+    yoyos = [run_yoyo(url, folder) for _ in range(2)]
     applied = [id for process in ours for id in process.communicate()[0].splitlines()[-1].split()]
     assert [process.wait() for process in (*ours, *yoyos)] == [0] * 5
     assert len(applied) == len(set(applied))
@@ -345,34 +352,48 @@ def test_waiting_for_ones_turn_is_not_cut_short_by_the_databases_time_limits(
     assert applied == ["0001_a"]
 
 
+def test_a_plain_yoyo_waits_while_this_module_migrates(url: str, migrations: Migrations) -> None:
+    folder = migrations(m0001_a="CREATE TABLE a ()")
+    yoyos: list[subprocess.Popen[bytes]] = []
+
+    def start_yoyo(id: str) -> None:
+        yoyos.append(run_yoyo(url, folder))
+        assert eventually(lambda: waits_for_a_lock(url, "yoyo_lock"))
+
+    assert migrate.apply(url, directory=folder, on_step=start_yoyo) == ["0001_a"]
+    assert [yoyo.wait() for yoyo in yoyos] == [0]
+
+
 def test_the_lock_of_a_plain_yoyo_that_was_killed_is_removed(
     url: str, migrations: Migrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "_YOYO_LOCK_STALE_AFTER", 0.3)
+    monkeypatch.setattr(migrate, "_YOYO_LOCK_TIMEOUT", 3)
     folder = migrations(m0001_a="CREATE TABLE a ()", m0002_b="CREATE TABLE b ()")
-    with psycopg.connect(url):  # an application's session is not a sign of yoyo
-        migrate.apply(url, directory=folder)
+    migrate.apply(url, directory=folder)
+    with psycopg.connect(url) as application:
+        application.execute("SELECT count(*) FROM _yoyo_migration")  # is not a sign of yoyo
         execute(url, "INSERT INTO yoyo_lock VALUES (1, now(), 4711)")
         (folder / "0003_c.sql").write_text("CREATE TABLE c ()")
-        assert migrate.apply(url, directory=folder) == ["0003_c"]
+        with ThreadPoolExecutor() as threads:  # nor are two of us
+            applied = [threads.submit(migrate.apply, url, directory=folder) for _ in range(2)]
+        assert sorted(future.result() for future in applied) == [[], ["0003_c"]]
 
 
 def test_the_lock_of_a_plain_yoyo_at_work_is_respected(
     url: str, migrations: Migrations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate, "_YOYO_LOCK_STALE_AFTER", 0.2)
-    monkeypatch.setattr(migrate, "_YOYO_LOCK_TIMEOUT", 0.6)
-    folder = migrations(m0001_a="CREATE TABLE a ()")
-    migrate.apply(url, directory=migrations())
-    yoyo_url = url.replace("postgresql:", "postgresql+psycopg:")
-    import yoyo
-
-    with yoyo.get_backend(yoyo_url) as backend:
-        with backend.lock():
-            backend.get_applied_migration_hashes()
-            with pytest.raises(TransactionConflictError, match="yoyo break-lock"):
-                migrate.apply(url, directory=folder)
-        assert migrate.apply(url, directory=folder) == []
+    monkeypatch.setattr(migrate, "_YOYO_LOCK_STALE_AFTER", 0.3)
+    slow = "SELECT pg_sleep(0.8)"
+    folder = migrations(m0001_a=slow, m0002_b=slow)
+    yoyo = run_yoyo(url, folder)
+    assert eventually(lambda: "0001_a" in migrate.status(url, directory=folder).applied)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(migrate, "_YOYO_LOCK_TIMEOUT", 0)
+        with pytest.raises(TransactionConflictError, match="yoyo break-lock"):
+            migrate.apply(url, directory=folder)
+    assert migrate.apply(url, directory=folder) == []
+    assert yoyo.wait() == 0
 
 
 # Plain yoyo.
@@ -387,7 +408,8 @@ def yoyo_environment(tmp_path: Path, url: str) -> dict[str, str]:
     backends = project["entry-points"]["yoyo.backends"]
     lines = ["[yoyo.backends]", *(f"{scheme} = {place}" for scheme, place in backends.items())]
     (installed / "entry_points.txt").write_text("\n".join(lines))
-    return {**os.environ, "PYTHONPATH": str(installed.parent), "DATABASE_URL": url}
+    path = f"{installed.parent}:{os.environ.get('PYTHONPATH', '')}"
+    return {**os.environ, "PYTHONPATH": path, "DATABASE_URL": url}
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

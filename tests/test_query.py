@@ -491,9 +491,6 @@ def test_help_shows_the_docstring_then_the_comment_of_the_sql(modes: ModuleType)
         shown = shown[shown.index(part) + 1 :]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the indentation of a docstring is kept as it is in the file"
-)
 def test_the_docstring_in_help_is_not_indented_deeper_than_the_comment(modes: ModuleType) -> None:
     assert inspect.getdoc(modes.get_thing) == (
         "One thing.\n\nRaises:\n    NotFoundError: there is none.\n\n"
@@ -512,7 +509,6 @@ def test_a_bound_stub_keeps_its_name_module_and_signature(modes: ModuleType) -> 
     assert asyncio.iscoroutinefunction(list_messages)
 
 
-@pytest.mark.xfail(strict=True, reason="statements are kept by module without the package's name")
 async def test_a_downstream_module_may_be_called_like_one_of_ours(
     tmp_path: Path, pool: Pool
 ) -> None:

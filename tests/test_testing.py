@@ -88,7 +88,7 @@ def run_pytest(project: Path, *arguments: str) -> subprocess.Popen[str]:
             *("-p", "no:hypothesispytest", *arguments),  # costs a second
         ],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
         stdout=subprocess.PIPE,
         text=True,
     )

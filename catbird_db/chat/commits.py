@@ -124,8 +124,8 @@ async def commit_group_change(
 
     Raises:
         InvalidArgumentError: ``add_dids`` and ``remove_dids`` are not distinct and disjoint, the
-            sender removes itself (RFC 9420 §12.2), a recipient stands twice, or the sender of an
-            external commit is not among ``add_dids``.
+            sender removes itself (RFC 9420 §12.2), a recipient stands twice or is removed, or the
+            sender of an external commit is not among ``add_dids``.
         NotFoundError: there is no such conversation.
         NotAMemberError: ``sender_did`` is not an active member.
         StaleEpochError: another commit won; carries ``current_epoch``.
@@ -190,6 +190,9 @@ def _check_change(
             external and sender_did not in add_dids
         ),
         "welcomes: a recipient stands twice": len(set(recipients)) < len(recipients),
+        "welcomes: a recipient is among remove_dids": any(
+            did in remove_dids for did, _ in recipients
+        ),
     }
     for fault, found in faults.items():
         if found:

@@ -538,7 +538,7 @@ async def raise_refusal(
     )
     if found is None:
         raise NotFoundError("no such conversation")
-    if not found.is_member and not from_outside:
+    if not found.is_member and (not from_outside or found.own):
         raise NotAMemberError(
             "the sender is not an active member of this conversation", convo_ids=(convo_id,)
         )

@@ -44,6 +44,10 @@ class Verdict:
         checks = self._checks[promise]
         return bool(checks) and all(holds for holds, _ in checks)
 
+    def refuted(self, promise: Promise) -> bool:
+        """Whether it was seen broken, and not only never put to the test."""
+        return any(not holds for holds, _ in self._checks[promise])
+
     def observed(self, promise: Promise) -> str:
         """What was seen; where the promise is broken, only what broke it."""
         kept = self.kept(promise)
@@ -123,10 +127,16 @@ class Meter:
 
 
 _LABEL = re.compile(r"/\* ([\w.]+) \*/")
-_TRANSACTION = re.compile(r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b")
+_UNLABELLED = {
+    "BEGIN, COMMIT, ROLLBACK": re.compile(r"\s*(BEGIN|COMMIT|ROLLBACK)\b"),
+    "asyncpg: reset, types": re.compile(
+        r"\s*SELECT pg_advisory_unlock_all|.*(typeinfo_tree|'jit')", re.DOTALL
+    ),
+}
 
 
 def _statement_name(sql: str) -> str:
     if labelled := _LABEL.search(sql):
         return labelled[1]
-    return "BEGIN, COMMIT, ROLLBACK" if _TRANSACTION.match(sql) else "the demo's own questions"
+    names = (name for name, pattern in _UNLABELLED.items() if pattern.match(sql))
+    return next(names, "the demo's own questions")

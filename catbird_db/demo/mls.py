@@ -34,6 +34,7 @@ try:
         WireFormat,
     )
     from rfc9420.messages.refs import make_key_package_ref
+    from rfc9420.protocol.validations import validate_confirmation_tag
 except ModuleNotFoundError as missing:
     raise ImportError(f"no module {missing.name}: pip install 'catbird-db[demo]'") from None
 
@@ -231,6 +232,21 @@ class Client:
         group = deepcopy(self._groups[group_id])
         group.process_commit(plaintext, plaintext.auth_content.tbs.framed_content.sender.sender)
         self._groups[group_id] = group
+
+    def verify_entry(self, group_id: str, message: bytes) -> None:
+        """Verify that a commit is the one that led to the epoch in which this device joined.
+
+        It cannot apply it, having no secret of the epoch before; but the commit must carry the
+        confirmation tag of this epoch (RFC 9420 §8.1).
+        """
+        plaintext = MLSPlaintext.deserialize(_content(WireFormat.PUBLIC_MESSAGE, message))
+        group: Any = self._groups[group_id]
+        validate_confirmation_tag(
+            self._crypto,
+            group._key_schedule.confirmation_key,
+            group._confirmed_transcript_hash,
+            plaintext.auth_content.confirmation_tag or b"",
+        )
 
     def seal(self, group_id: str, text: bytes) -> bytes:
         """Encrypt and sign a message for the group (RFC 9420 §6.3)."""

@@ -8,7 +8,6 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
-from rich.text import Text
 
 WIDTH = 100
 CALL_WIDTH = 24
@@ -37,16 +36,20 @@ class Stage:
         self._print("")
         self._print(Rule(f"[bold]{title}[/]", align="left", style="cyan"))
 
-    def step(self, call: str, text: str) -> None:
-        """The function of catbird_db that was called, and what came of it."""
-        line = self._grid(CALL_WIDTH)
-        line.add_row(f"[cyan]{call}[/]", text)
+    def step(self, call: str, text: str, holds: bool | None = None) -> None:
+        """The function of catbird_db that was called, what came of it, and if a promise held."""
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(width=LEFT)
+        line.add_column(width=CALL_WIDTH, no_wrap=True)
+        line.add_column(ratio=1)
+        line.add_row(
+            "", f"[cyan]{call}[/]", text if holds is None else f"{text} {self.mark(holds)}"
+        )
         self._print(line)
 
     def note(self, text: str) -> None:
-        line = self._grid(CALL_WIDTH)
-        line.add_row("", f"[dim italic]{text}[/]")
-        self._print(line)
+        """A remark on the step above."""
+        self.step("", f"[dim italic]{text}[/]")
 
     def chat(self, seq: int, who: str, text: str, size: int, openings: int) -> None:
         """One message, as those who could open it read it."""
@@ -64,13 +67,10 @@ class Stage:
         rows: Sequence[Sequence[str]],
         *,
         right: Sequence[str] = (),
-        caption: str | None = None,
+        spaced: bool = False,
     ) -> None:
         """A table; the columns named in ``right`` are of numbers."""
-        table = Table(
-            box=None, padding=(0, 2, 0, 0), header_style="bold", caption=caption, pad_edge=False
-        )
-        table.caption_justify = "left"
+        table = Table(box=None, padding=(0, 2, int(spaced), 0), header_style="bold", pad_edge=False)
         for column in columns:
             table.add_column(
                 column,
@@ -90,6 +90,12 @@ class Stage:
     def mark(self, good: bool) -> str:
         return f"[bold green]{self.yes}[/]" if good else f"[bold red]{self.no}[/]"
 
+    def success(self, text: str) -> None:
+        self._print(Panel(f"{self.mark(True)} {text}", border_style="green"))
+
+    def failure(self, text: str) -> None:
+        self._print(Panel(f"{self.mark(False)} [red]{escape(text)}[/]", border_style="red"))
+
     @contextmanager
     def busy(self, text: str) -> Generator[None]:
         """A spinner, on a terminal, for what takes longer than a moment."""
@@ -99,17 +105,7 @@ class Stage:
         with self._console.status(f"[cyan]{text}[/]"):
             yield
 
-    def _grid(self, first: int) -> Table:
-        grid = Table.grid(padding=(0, 1), expand=True)
-        grid.add_column(width=LEFT)
-        grid.add_column(width=first, no_wrap=True)
-        grid.add_column(ratio=1)
-        # A step's own columns, behind one that is the left margin.
-        add = grid.add_row
-        grid.add_row = lambda *cells, **options: add("", *cells, **options)  # type: ignore[method-assign]
-        return grid
-
-    def _print(self, what: "str | Table | Rule | Panel | Text") -> None:
+    def _print(self, what: "str | Table | Rule | Panel") -> None:
         self._console.print(what, width=self._width, highlight=False)
 
 

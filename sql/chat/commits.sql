@@ -7,7 +7,7 @@
 -- actor: sender_did
 -- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key, welcome_recipients_pending_idx, group_infos_pkey, welcome_recipients_pkey
 WITH locked AS MATERIALIZED (
-    SELECT c.last_seq, c.app_count
+    SELECT c.last_seq, c.app_count, c.last_message_at
       FROM conversations AS c
      WHERE c.id = :convo_id AND c.current_epoch = :expected_epoch::bigint
        FOR NO KEY UPDATE
@@ -22,7 +22,7 @@ committer AS MATERIALIZED (
 stored AS (
     INSERT INTO messages AS s (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, sent_at, app_number)
     SELECT :convo_id, locked.last_seq + 1, :message_id, :sender_did, 'commit', :expected_epoch, :commit,
-           statement_timestamp(), locked.app_count
+           greatest(statement_timestamp(), locked.last_message_at), locked.app_count
       FROM locked
      WHERE :external::boolean OR EXISTS (SELECT FROM committer)
         ON CONFLICT (convo_id, id) DO NOTHING
@@ -43,11 +43,12 @@ parted AS (
        SET left_at = stored.sent_at
       FROM stored
      WHERE m.convo_id = :convo_id AND m.member_did = ANY (:remove_dids::text[]) AND m.left_at IS NULL
+ RETURNING m.member_did
 ),
-withdrawn AS (
+withdrawn AS ( -- after the members' rows, as in remove_member: no deadlock
     DELETE FROM welcome_recipients AS wr
-     USING stored
-     WHERE wr.convo_id = :convo_id AND wr.recipient_did = ANY (:remove_dids::text[]) AND wr.acknowledged_at IS NULL
+     USING parted
+     WHERE wr.convo_id = :convo_id AND wr.recipient_did = parted.member_did AND wr.acknowledged_at IS NULL
 ),
 welcomed AS (
     INSERT INTO welcomes (convo_id, epoch, ordinal, data)

@@ -41,7 +41,7 @@ WITH stored AS (
            statement_timestamp(), given.expires_at
       FROM unnest(:ids::uuid[], :device_ids::text[], :cipher_suites::int[], :key_datas::bytea[], :last_resorts::boolean[], :expiries::timestamptz[])
            AS given (id, device_id, cipher_suite, key_data, last_resort, expires_at)
-     ORDER BY given.cipher_suite, sha256(given.key_data) -- batches that overlap wait, and do not deadlock
+     ORDER BY given.cipher_suite, sha256(given.key_data), given.id -- batches that overlap wait, and do not deadlock
         ON CONFLICT (did, cipher_suite, ref) DO NOTHING
  RETURNING kp.id, kp.device_id, kp.cipher_suite, kp.last_resort
 ),

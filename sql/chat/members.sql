@@ -1,13 +1,17 @@
 -- Members of a conversation, and how far each has read.
+--
+-- Who changes the members locks the conversation's row first, as those do who send to it.
 
 -- name: add_member :one
 -- Add a member, or one who left again; an active one stays as it is. Nothing is unread.
 -- tenant: convo_id
 -- index: conversations_pkey, members_pkey
+WITH locked AS MATERIALIZED (
+    SELECT c.last_seq, c.app_count FROM conversations AS c WHERE c.id = :convo_id FOR NO KEY UPDATE
+)
 INSERT INTO members AS m (convo_id, member_did, joined_at, read_seq, read_app_count)
-SELECT c.id, :member_did, statement_timestamp(), c.last_seq, c.app_count
-  FROM conversations AS c
- WHERE c.id = :convo_id
+SELECT :convo_id, :member_did, statement_timestamp(), locked.last_seq, locked.app_count
+  FROM locked
     ON CONFLICT (convo_id, member_did) DO UPDATE
    SET joined_at = CASE WHEN m.left_at IS NULL THEN m.joined_at ELSE excluded.joined_at END,
        read_seq = CASE WHEN m.left_at IS NULL THEN m.read_seq ELSE excluded.read_seq END,
@@ -15,17 +19,26 @@ SELECT c.id, :member_did, statement_timestamp(), c.last_seq, c.app_count
        left_at = NULL
 RETURNING m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq;
 
--- name: remove_member :rows
+-- name: remove_member :value
 -- End a membership; the Welcomes that still wait for this member go with it.
 -- tenant: convo_id
--- index: members_pkey, members_member_did_idx, welcome_recipients_pending_idx
-WITH withdrawn AS (
+-- index: conversations_pkey, members_pkey, members_member_did_idx, welcome_recipients_pending_idx, welcome_recipients_pkey
+WITH locked AS MATERIALIZED (
+    SELECT c.id FROM conversations AS c WHERE c.id = :convo_id FOR NO KEY UPDATE
+),
+parted AS (
+    UPDATE members AS m
+       SET left_at = statement_timestamp()
+      FROM locked
+     WHERE m.convo_id = :convo_id AND m.member_did = :member_did AND m.left_at IS NULL
+ RETURNING m.member_did
+),
+withdrawn AS ( -- after the member's row, as in a commit: no deadlock
     DELETE FROM welcome_recipients AS wr
-     WHERE wr.convo_id = :convo_id AND wr.recipient_did = :member_did AND wr.acknowledged_at IS NULL
+     USING parted
+     WHERE wr.convo_id = :convo_id AND wr.recipient_did = parted.member_did AND wr.acknowledged_at IS NULL
 )
-UPDATE members AS m
-   SET left_at = statement_timestamp()
- WHERE m.convo_id = :convo_id AND m.member_did = :member_did AND m.left_at IS NULL;
+SELECT EXISTS (SELECT FROM parted) AS removed;
 
 -- name: is_member :value
 -- Whether this DID is an active member.

@@ -11,7 +11,7 @@
 -- actor: sender_did
 -- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key
 WITH locked AS MATERIALIZED (
-    SELECT c.last_seq, c.app_count
+    SELECT c.last_seq, c.app_count, c.last_message_at
       FROM conversations AS c
       JOIN members AS m ON m.convo_id = c.id
      WHERE c.id = :convo_id
@@ -23,7 +23,7 @@ WITH locked AS MATERIALIZED (
 stored AS (
     INSERT INTO messages AS s (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, sent_at, app_number)
     SELECT :convo_id, locked.last_seq + 1, :message_id, :sender_did, :message_type::text, :epoch, :ciphertext,
-           statement_timestamp(), locked.app_count + (:message_type = 'app')::int
+           greatest(statement_timestamp(), locked.last_message_at), locked.app_count + (:message_type = 'app')::int
       FROM locked
         ON CONFLICT (convo_id, id) DO UPDATE SET id = excluded.id
      WHERE s.sender_did = excluded.sender_did
@@ -68,7 +68,7 @@ SELECT s.convo_id, s.seq, s.id, s.sender_did, s.message_type, s.epoch, s.ciphert
 -- actor: sender_did
 -- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key
 WITH locked AS MATERIALIZED (
-    SELECT c.last_seq, c.app_count
+    SELECT c.last_seq, c.app_count, c.last_message_at
       FROM conversations AS c
       JOIN members AS m ON m.convo_id = c.id
      WHERE c.id = :convo_id
@@ -104,7 +104,7 @@ fresh AS MATERIALIZED (
 stored AS (
     INSERT INTO messages AS s (convo_id, seq, id, sender_did, message_type, epoch, ciphertext, sent_at, app_number)
     SELECT :convo_id, locked.last_seq + fresh.number, fresh.id, :sender_did, fresh.message_type, :epoch, fresh.ciphertext,
-           statement_timestamp(), locked.app_count + fresh.app_number
+           greatest(statement_timestamp(), locked.last_message_at), locked.app_count + fresh.app_number
       FROM locked
      CROSS JOIN fresh
      ORDER BY fresh.number

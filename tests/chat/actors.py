@@ -58,11 +58,12 @@ async def until_waiting(pool: Pool, *statements: str) -> None:
 
 async def insist(call: Callable[[], Awaitable[T]], *errors: type[BaseException]) -> T:
     """Call again until it is answered, as a client does that lost the reply."""
-    while True:
+    for _ in range(1000):
         try:
             return await call()
         except errors:
             await asyncio.sleep(0.001)
+    return await call()
 
 
 async def stored(pool: Pool, sql: str, *arguments: Any) -> list[Any]:
@@ -107,7 +108,7 @@ async def history(pool: Pool, convo_id: str) -> list[Message]:
     """All messages of a conversation as stored, after checking that their numbers are sound:
 
     seq 1, 2, 3, ... up to the counter, app_number the running count of application messages,
-    and one commit at most for an epoch, each epoch's after the one before.
+    sent_at never earlier than the one before, and one commit at most for an epoch, in their order.
     """
     [conversation] = await stored(pool, "SELECT * FROM conversations WHERE id = $1", convo_id)
     rows = await stored(pool, "SELECT * FROM messages WHERE convo_id = $1 ORDER BY seq", convo_id)
@@ -115,6 +116,8 @@ async def history(pool: Pool, convo_id: str) -> list[Message]:
     apps = list(accumulate(row["message_type"] == "app" for row in rows))
     assert [row["app_number"] for row in rows] == apps
     assert conversation["app_count"] == (apps[-1] if apps else 0)
+    times = [row["sent_at"] for row in rows]
+    assert times == sorted(times)
     commits = [row["epoch"] for row in rows if row["message_type"] == "commit"]
     assert commits == sorted(set(commits))
     assert not commits or commits[-1] < conversation["current_epoch"]

@@ -5,13 +5,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
+from actors import Undo, stored
 from scale import scaled
 
 from catbird_db import (
@@ -45,7 +45,7 @@ PATIENCE = 30.0
 """Seconds after which a call that waits for a lock has waited in vain."""
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def wide_pool(catbird_settings: Settings) -> AsyncGenerator[Pool]:
     """A connection for each of 40 tasks, so that they meet in the database and not before it."""
     settings = catbird_settings.model_copy(update={"db_pool_max_size": 40})
@@ -76,19 +76,18 @@ async def claim_data(pool: Any, /, **rest: Any) -> str | None:
 
 
 async def rows(pool: Pool, condition: str = "true") -> list[Any]:
-    async with pool.connection() as connection:
-        return await connection.fetch(
-            f"SELECT * FROM key_packages WHERE {condition} ORDER BY created_at, id"
-        )
+    return await stored(
+        pool, f"SELECT * FROM key_packages WHERE {condition} ORDER BY created_at, id"
+    )
 
 
 async def age(pool: Pool, days: int, condition: str = "true") -> None:
     """Let it be so many days since these packages expired."""
-    async with pool.connection() as connection:
-        await connection.execute(
-            f"UPDATE key_packages SET expires_at = now() - make_interval(days => $1) WHERE {condition}",
-            days,
-        )
+    await stored(
+        pool,
+        f"UPDATE key_packages SET expires_at = now() - make_interval(days => $1) WHERE {condition}",
+        days,
+    )
 
 
 # Many claimants at once.
@@ -159,18 +158,14 @@ async def claimant(pool: Pool, hunt: Hunt, kind: str, *, wavers: bool) -> None:
                     start, _, got = await hunt_alone(tx, hunt, kind)
                     await asyncio.sleep(random.random() * 0.005)
                     if not kept:
-                        raise Wavering
-            except Wavering:
+                        raise Undo
+            except Undo:
                 hunt.rolled_back += len(got)
         end = time.monotonic()
         for one in got:
             hunt.note_busy(one.key_data, start, float("inf") if kept else end)
             hunt.taken[one.key_data] += kept
         hunt.taken = +hunt.taken
-
-
-class Wavering(Exception):
-    """Somebody decided against adding that device."""
 
 
 async def test_each_of_500_packages_goes_to_one_claimant_and_nobody_leaves_empty_handed_before(
@@ -264,14 +259,19 @@ async def test_a_claim_that_is_not_yet_committed_makes_nobody_wait_and_a_rollbac
     await store(catbird_pool, "first")
     await store(catbird_pool, "second")
     await store(catbird_pool, "last", last_resort=True)
-    with pytest.raises(Wavering):
+    with suppress(Undo):
         async with transaction(catbird_pool) as tx:
             assert await take(tx) == "first"
             async with asyncio.timeout(PATIENCE):
                 assert await take(catbird_pool) == "second"
                 assert await take(catbird_pool) == "last"  # all others are claimed, or being so
-            raise Wavering
-    assert await take(catbird_pool) == "first"
+            raise Undo
+    async with transaction(catbird_pool) as tx:
+        with suppress(Undo):
+            async with transaction(tx) as savepoint:
+                assert await take(savepoint) == "first"
+                raise Undo
+        assert await take(catbird_pool) == "first"  # given back, though the transaction is open
     assert await take(catbird_pool) == "last"
 
 
@@ -298,7 +298,7 @@ async def test_storing_a_package_again_does_not_hide_it_from_a_claimant(
 async def test_the_oldest_goes_first_and_get_key_package_shows_it_and_claims_nothing(
     catbird_pool: Pool,
 ) -> None:
-    stored = [await store(catbird_pool, f"{number}") for number in range(3)]
+    first = [await store(catbird_pool, f"{number}") for number in range(3)]
     await store_key_packages(
         catbird_pool, did=ALICE, packages=[package(f"{number}") for number in range(3, 9)]
     )
@@ -314,7 +314,7 @@ async def test_the_oldest_goes_first_and_get_key_package_shows_it_and_claims_not
         assert got is not None
         assert got.consumed_at is not None
         claimed.append(got.model_copy(update={"consumed_at": None}))
-    assert shown[:3] == stored
+    assert shown[:3] == first
     assert [one.key_data.decode() for one in shown] == [f"{number}" for number in range(9)]
     assert claimed == shown
     assert await count_key_packages(catbird_pool, did=ALICE, cipher_suite=SUITE) == 0
@@ -403,8 +403,12 @@ async def test_one_statement_claims_for_each_device_of_each_did(catbird_settings
         seen.clear()
         assert (await claim(pool, did="did:plc:carol", convo_id="c")) is not None
         assert len(seen) == 1
+        await store_key_package(pool, did="did:plc:carol", **dict(package("again")))
+        seen.clear()
+        assert (await claim(pool, did="did:plc:carol", convo_id="c", device_id="")) is not None
+        assert len(seen) == 1
         kept = await rows(pool, "consumed_at IS NOT NULL")
-        assert len(kept) == 9
+        assert len(kept) == 10
         assert {row["consumed_for_convo_id"] for row in kept} == {"c"}
 
 
@@ -412,9 +416,9 @@ async def test_one_statement_claims_for_each_device_of_each_did(catbird_settings
 
 
 async def test_a_consumed_row_keeps_its_digest_and_not_its_bytes(catbird_pool: Pool) -> None:
-    stored = await store(catbird_pool, "one")
+    one = await store(catbird_pool, "one")
     claimed = await claim(catbird_pool)
-    assert claimed == stored.model_copy(update={"consumed_at": claimed and claimed.consumed_at})
+    assert claimed == one.model_copy(update={"consumed_at": claimed and claimed.consumed_at})
     await store(catbird_pool, "last", last_resort=True)
     await store(catbird_pool, "newer last", last_resort=True)
     spent = await rows(catbird_pool, "consumed_at IS NOT NULL")
@@ -436,7 +440,7 @@ async def test_storing_a_consumed_package_again_never_revives_it(
             else:
                 answer = await store_key_package(catbird_pool, did=ALICE, **dict(again))
                 assert answer.consumed_at == claimed.consumed_at
-                assert (answer.id, answer.ref, answer.key_data) == (stored.id, stored.ref, b"one")
+                assert (answer.id, answer.ref, answer.key_data) == (one.id, one.ref, b"one")
                 assert not answer.last_resort
         assert await count_key_packages(catbird_pool, did=ALICE, cipher_suite=SUITE) == 0
         assert await get_key_package(catbird_pool, did=ALICE, cipher_suite=SUITE) is None
@@ -444,7 +448,7 @@ async def test_storing_a_consumed_package_again_never_revives_it(
         assert await claim(catbird_pool, device_id="phone") is None
         assert await consume_key_packages(catbird_pool, dids=[ALICE], cipher_suite=SUITE) == []
 
-    stored = await store(catbird_pool, "one")
+    one = await store(catbird_pool, "one")
     claimed = await claim(catbird_pool)
     assert claimed is not None
     await try_to_revive()
@@ -462,7 +466,7 @@ async def test_storing_a_consumed_package_again_never_revives_it(
 
 
 async def test_storing_again_returns_the_stored_one_and_changes_nothing(catbird_pool: Pool) -> None:
-    stored = await store(catbird_pool, "one", device_id="phone")
+    one = await store(catbird_pool, "one", device_id="phone")
     before = await rows(catbird_pool)
     for changes in (
         {},
@@ -471,12 +475,12 @@ async def test_storing_again_returns_the_stored_one_and_changes_nothing(catbird_
         {"expires_at": SOON * 1} if False else {"expires_at": SOON + timedelta(days=9)},
     ):
         again = {"device_id": "phone", **changes}
-        assert await store(catbird_pool, "one", **again) == stored
+        assert await store(catbird_pool, "one", **again) == one
         packages = [package("one", **again)]
         assert await store_key_packages(catbird_pool, did=ALICE, packages=packages) == 0
     assert await rows(catbird_pool) == before
-    assert (await store(catbird_pool, "one", cipher_suite=OTHER_SUITE)).id != stored.id
-    assert (await store_key_package(catbird_pool, did=BOB, **dict(package("one")))).id != stored.id
+    assert (await store(catbird_pool, "one", cipher_suite=OTHER_SUITE)).id != one.id
+    assert (await store_key_package(catbird_pool, did=BOB, **dict(package("one")))).id != one.id
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
@@ -487,10 +491,10 @@ async def test_sixteen_tasks_that_store_one_package_store_one_row_and_get_equal_
         if not in_transaction:
             return await store(wide_pool, data)
         async with transaction(wide_pool) as tx:
-            stored = await store_key_package(tx, **arguments(data))
+            answer = await store_key_package(tx, **arguments(data))
             await asyncio.sleep(0.001)
             assert await count_key_packages(tx, did=ALICE, cipher_suite=SUITE) > 0
-            return stored
+            return answer
 
     for round_ in range(scaled(10, 200)):
         answers = await asyncio.gather(*(one_of_many(f"{round_}") for _ in range(16)))
@@ -533,7 +537,7 @@ async def test_a_new_last_resort_replaces_its_devices_old_one_and_no_other(
     catbird_pool: Pool, in_batch: bool
 ) -> None:
     async def publish(data: str, /, did: str = ALICE, **rest: Any) -> None:
-        new = package(data, last_resort=True, **rest)
+        new = package(data, **{"last_resort": True, **rest})
         if in_batch:
             await store_key_packages(catbird_pool, did=did, packages=[new])
         else:
@@ -547,6 +551,9 @@ async def test_a_new_last_resort_replaces_its_devices_old_one_and_no_other(
     assert await claim_data(catbird_pool, device_id="") == "old"
     await publish("new")
     assert await claim_data(catbird_pool, device_id="") == "new"
+    await publish("one-time", last_resort=False)  # replaces nothing
+    assert await claim_data(catbird_pool, device_id="") == "one-time"
+    assert await claim_data(catbird_pool, device_id="") == "new"
     old = await store(catbird_pool, "old", last_resort=True)  # its retry arrives late
     assert old.consumed_at is not None
     await publish("old")
@@ -554,24 +561,44 @@ async def test_a_new_last_resort_replaces_its_devices_old_one_and_no_other(
     assert await claim_data(catbird_pool, device_id="phone") == "phone"
     assert await claim_data(catbird_pool, cipher_suite=OTHER_SUITE) == "suite"
     assert await claim_data(catbird_pool, did=BOB) == "bob"
-    assert [row["ref"] for row in await rows(catbird_pool, "consumed_at IS NOT NULL")] == [old.ref]
+    replaced = await rows(catbird_pool, "last_resort AND consumed_at IS NOT NULL")
+    assert [row["ref"] for row in replaced] == [old.ref]
     assert await count_key_packages(catbird_pool, did=ALICE, cipher_suite=SUITE) == 0
 
 
-async def test_of_last_resorts_published_at_once_all_callers_get_the_same_newest(
-    wide_pool: Pool,
+async def test_of_last_resorts_published_at_once_everybody_gets_the_newest(
+    catbird_pool: Pool,
 ) -> None:
-    async def publish(number: int) -> None:
-        await store(wide_pool, f"{number}", last_resort=True)
+    """Two that do not see each other both stay; the next one replaces both."""
 
-    await asyncio.gather(*(publish(number) for number in range(8)))
-    served = await asyncio.gather(*(claim_data(wide_pool) for _ in range(8)))
-    assert len(set(served)) == 1
-    newest = (await rows(wide_pool, "consumed_at IS NULL"))[-1]
-    assert served[0] == newest["key_data"].decode()
-    await publish(99)  # and after that, one is left
-    assert await claim_data(wide_pool) == "99"
-    assert len(await rows(wide_pool, "consumed_at IS NULL")) == 1
+    async def served() -> set[str]:
+        packages = [
+            await get_key_package(catbird_pool, did=ALICE, cipher_suite=SUITE),
+            await claim(catbird_pool),
+            await claim(catbird_pool, device_id=""),
+            *await consume_key_packages(catbird_pool, dids=[ALICE], cipher_suite=SUITE),
+        ]
+        return {one.key_data.decode() if one else "none" for one in packages}
+
+    async with transaction(catbird_pool) as first, transaction(catbird_pool) as second:
+        for tx, data in ((first, "older"), (second, "newer")):
+            await store_key_package(tx, **arguments(data, last_resort=True))
+    assert await served() == {"newer"}
+    assert len(await rows(catbird_pool, "consumed_at IS NULL")) == 2
+    await store(catbird_pool, "newest", last_resort=True)
+    assert await served() == {"newest"}
+    assert len(await rows(catbird_pool, "consumed_at IS NULL")) == 1
+
+
+async def test_of_the_last_resorts_of_several_devices_the_newest_is_served(
+    catbird_pool: Pool,
+) -> None:
+    for device in ("tablet", "phone", "laptop"):
+        await store(catbird_pool, device, device_id=device, last_resort=True)
+    shown = await get_key_package(catbird_pool, did=ALICE, cipher_suite=SUITE)
+    assert shown is not None
+    assert shown.device_id == "laptop" == await claim_data(catbird_pool)
+    assert await claim_data(catbird_pool, device_id="tablet") == "tablet"
 
 
 async def test_a_last_resort_that_expires_is_served_no_more(catbird_pool: Pool) -> None:
@@ -639,24 +666,47 @@ async def test_a_withdrawn_device_takes_its_packages_and_waiting_welcomes_along_
     assert await rows(catbird_pool, f"did = '{BOB}' OR device_id = ''") == others
     assert await rows(catbird_pool, "consumed_at IS NOT NULL") == spent
     assert await claim(catbird_pool, device_id="phone") is None
-    async with catbird_pool.connection() as connection:
-        assert await connection.fetchval(
-            "SELECT array_agg(key_package_ref) FROM welcome_recipients WHERE acknowledged_at IS NOT NULL"
-        ) == [acknowledged]
+    kept = await stored(
+        catbird_pool,
+        "SELECT key_package_ref FROM welcome_recipients WHERE acknowledged_at IS NOT NULL",
+    )
+    assert [row["key_package_ref"] for row in kept] == [acknowledged]
     assert await delete_key_packages(catbird_pool, did=ALICE, device_id="phone") == 0
     assert await delete_key_packages(catbird_pool, did="did:plc:nobody", device_id="") == 0
+
+
+async def test_who_stores_and_withdraws_anothers_package_does_not_withdraw_their_welcome(
+    catbird_pool: Pool,
+) -> None:
+    """Key packages are public: anybody may store a copy as its own."""
+    one = await store(catbird_pool, "one")
+    await store_key_package(catbird_pool, did=BOB, **dict(package("one")))
+    await create_conversation(catbird_pool, creator_did="did:plc:carol", convo_id="c")
+    recipient = WelcomeRecipient(did=ALICE, key_package_ref=one.ref)
+    await commit_group_change(
+        catbird_pool,
+        convo_id="c",
+        sender_did="did:plc:carol",
+        message_id="m",
+        expected_epoch=0,
+        commit=b"commit",
+        add_dids=[ALICE],
+        welcomes=[NewWelcome(data=b"welcome", recipients=[recipient])],
+    )
+    assert await delete_key_packages(catbird_pool, did=BOB, device_id="") == 1
+    assert len((await list_pending_welcomes(catbird_pool, recipient_did=ALICE)).items) == 1
+    assert await claim_data(catbird_pool) == "one"
 
 
 async def test_expired_packages_go_in_batches_and_spent_ones_half_a_year_later(
     catbird_pool: Pool,
 ) -> None:
-    for state in ("fresh", "expired"):
+    for state in ("spent", "unclaimed"):
         await store_key_packages(
             catbird_pool, did=ALICE, packages=[package(f"{state} {n}") for n in range(7)]
         )
-        if state == "expired":
-            break
-        await asyncio.gather(*(claim(catbird_pool) for _ in range(7)))
+        if state == "spent":
+            await asyncio.gather(*(claim(catbird_pool) for _ in range(7)))
     await age(catbird_pool, 181, "consumed_at IS NOT NULL")  # 7 to be forgotten
     await age(catbird_pool, 1, "consumed_at IS NULL")  # 7 to be removed
     await store_key_packages(

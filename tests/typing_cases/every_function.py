@@ -1,0 +1,50 @@
+"""The real signature of every public function, as pyright sees it. Read by test_typing.py."""
+
+# fmt: off
+# ruff: noqa: F403, F405
+
+from typing import reveal_type
+
+from catbird_db import *
+
+reveal_type(acknowledge_welcome)  # (db: Pool | Connection, /, *, convo_id: str, recipient_did: str, key_package_ref: bytes) -> CoroutineType[Any, Any, bool]
+reveal_type(add_member)  # (db: Pool | Connection, /, *, convo_id: str, member_did: str) -> CoroutineType[Any, Any, Member]
+reveal_type(commit_group_change)  # (db: Pool | Connection, /, *, convo_id: str, sender_did: str, message_id: str, expected_epoch: int, commit: bytes, add_dids: Sequence[str] = (), remove_dids: Sequence[str] = (), welcomes: Sequence[NewWelcome] = (), group_info: bytes | None = None, external: bool = False) -> CoroutineType[Any, Any, CommitReceipt]
+reveal_type(consume_key_package)  # (db: Pool | Connection, /, *, did: str, cipher_suite: int, convo_id: str | None = None, device_id: str | None = None) -> CoroutineType[Any, Any, KeyPackage | None]
+reveal_type(consume_key_packages)  # (db: Pool | Connection, /, *, dids: Sequence[str], cipher_suite: int, convo_id: str | None = None) -> CoroutineType[Any, Any, list[KeyPackage]]
+reveal_type(count_key_packages)  # (db: Pool | Connection, /, *, did: str, cipher_suite: int) -> CoroutineType[Any, Any, int]
+reveal_type(create_conversation)  # (db: Pool | Connection, /, *, creator_did: str, convo_id: str | None = None, title: str | None = None) -> CoroutineType[Any, Any, Conversation]
+reveal_type(create_conversation_with_members)  # (db: Pool | Connection, /, *, creator_did: str, member_dids: Sequence[str], convo_id: str | None = None, title: str | None = None) -> CoroutineType[Any, Any, Conversation]
+reveal_type(create_message)  # (db: Pool | Connection, /, *, convo_id: str, sender_did: str, epoch: int, ciphertext: bytes, message_id: str | None = None, message_type: Literal['app', 'proposal'] = "app", epoch_window: int = 0) -> CoroutineType[Any, Any, Message]
+reveal_type(create_messages)  # (db: Pool | Connection, /, *, convo_id: str, sender_did: str, epoch: int, messages: Sequence[NewMessage]) -> CoroutineType[Any, Any, list[Message]]
+reveal_type(delete_conversation)  # (db: Pool | Connection, /, *, convo_id: str) -> CoroutineType[Any, Any, bool]
+reveal_type(delete_expired_key_packages)  # (db: Pool | Connection, /, *, limit: int = 1000) -> CoroutineType[Any, Any, int]
+reveal_type(delete_key_packages)  # (db: Pool | Connection, /, *, did: str, device_id: str) -> CoroutineType[Any, Any, int]
+reveal_type(delete_message)  # (db: Pool | Connection, /, *, convo_id: str, message_id: str) -> CoroutineType[Any, Any, bool]
+reveal_type(delete_messages_before)  # (db: Pool | Connection, /, *, convo_id: str, seq: int, limit: int = 1000) -> CoroutineType[Any, Any, int]
+reveal_type(get_conversation)  # (db: Pool | Connection, /, *, convo_id: str) -> CoroutineType[Any, Any, Conversation | None]
+reveal_type(get_current_epoch)  # (db: Pool | Connection, /, *, convo_id: str) -> CoroutineType[Any, Any, int]
+reveal_type(get_group_info)  # (db: Pool | Connection, /, *, convo_id: str) -> CoroutineType[Any, Any, GroupInfo | None]
+reveal_type(get_key_package)  # (db: Pool | Connection, /, *, did: str, cipher_suite: int) -> CoroutineType[Any, Any, KeyPackage | None]
+reveal_type(get_membership)  # (db: Pool | Connection, /, *, convo_id: str, member_did: str) -> CoroutineType[Any, Any, Member | None]
+reveal_type(get_message)  # (db: Pool | Connection, /, *, convo_id: str, message_id: str, reader_did: str) -> CoroutineType[Any, Any, Message | None]
+reveal_type(get_message_count)  # (db: Pool | Connection, /, *, convo_id: str) -> CoroutineType[Any, Any, int]
+reveal_type(health_check)  # (pool: Pool, /, *, migrations: Sequence[str] | None = None) -> CoroutineType[Any, Any, Health]
+reveal_type(is_member)  # (db: Pool | Connection, /, *, convo_id: str, member_did: str) -> CoroutineType[Any, Any, bool]
+reveal_type(list_commits)  # (db: Pool | Connection, /, *, convo_id: str, reader_did: str, from_epoch: int, limit: int = 100) -> CoroutineType[Any, Any, list[Message]]
+reveal_type(list_conversations)  # (db: Pool | Connection, /, *, member_did: str, limit: int = 50, cursor: str | None = None) -> CoroutineType[Any, Any, Page[ConversationSummary]]
+reveal_type(list_members)  # (db: Pool | Connection, /, *, convo_id: str, limit: int = 200, cursor: str | None = None) -> CoroutineType[Any, Any, Page[Member]]
+reveal_type(list_messages)  # (db: Pool | Connection, /, *, convo_id: str, reader_did: str, limit: int = 50, cursor: str | None = None) -> CoroutineType[Any, Any, Page[Message]]
+reveal_type(list_messages_since)  # (db: Pool | Connection, /, *, convo_id: str, reader_did: str, after_seq: int, limit: int = 100) -> CoroutineType[Any, Any, list[Message]]
+reveal_type(list_new_messages)  # (db: Pool | Connection, /, *, reader_did: str, positions: Mapping[str, int], limit_per_conversation: int = 50) -> CoroutineType[Any, Any, list[CatchUp]]
+reveal_type(list_pending_welcomes)  # (db: Pool | Connection, /, *, recipient_did: str, limit: int = 50, cursor: str | None = None) -> CoroutineType[Any, Any, Page[Welcome]]
+reveal_type(mark_read)  # (db: Pool | Connection, /, *, convo_id: str, member_did: str, seq: int) -> CoroutineType[Any, Any, int]
+reveal_type(open_pool)  # (settings: Settings | None = None, *, observe: ((Observation) -> None) | None = None) -> _AsyncGeneratorContextManager[Pool, None]
+reveal_type(remove_member)  # (db: Pool | Connection, /, *, convo_id: str, member_did: str) -> CoroutineType[Any, Any, bool]
+reveal_type(reset_unread_count)  # (db: Pool | Connection, /, *, convo_id: str, member_did: str) -> CoroutineType[Any, Any, int]
+reveal_type(run_transaction)  # (db: Pool | Connection, body: (Connection) -> Awaitable[T@run_transaction], /, *, attempts: int = 5, isolation: Literal['read_committed', 'repeatable_read', 'serializable'] | None = None, readonly: bool = False) -> CoroutineType[Any, Any, T@run_transaction]
+reveal_type(store_key_package)  # (db: Pool | Connection, /, *, did: str, cipher_suite: int, key_data: bytes, expires_at: datetime, device_id: str = "", last_resort: bool = False) -> CoroutineType[Any, Any, KeyPackage]
+reveal_type(store_key_packages)  # (db: Pool | Connection, /, *, did: str, packages: Sequence[NewKeyPackage]) -> CoroutineType[Any, Any, int]
+reveal_type(transaction)  # (db: Pool | Connection, *, isolation: Literal['read_committed', 'repeatable_read', 'serializable'] | None = None, readonly: bool = False) -> _AsyncGeneratorContextManager[Connection, None]
+reveal_type(update_conversation_epoch)  # (db: Pool | Connection, /, *, convo_id: str, expected_epoch: int, new_epoch: int) -> CoroutineType[Any, Any, Conversation]
+reveal_type(update_unread_count)  # (db: Pool | Connection, /, *, convo_id: str, member_did: str, increment: int) -> CoroutineType[Any, Any, int]
