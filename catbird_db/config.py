@@ -54,7 +54,8 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             name = str(first["loc"][0]).upper() if first["loc"] else "settings"
-            raise InvalidArgumentError(f"{name}: {first['msg']}") from None
+            says = first["msg"].removeprefix("Value error, ")
+            raise InvalidArgumentError(f"{name}: {says}") from None
 
     @field_validator("database_url")
     @classmethod

@@ -86,7 +86,7 @@ async def health_check(pool: Pool, /, *, migrations: Sequence[str] | None = None
     pending = [one for one in shipped if one not in applied] if state else []
     unknown = [one for one in applied if one not in shipped]
     if pending:
-        problems.append(f"{len(pending)} migrations are not applied: run 'yoyo apply'")
+        problems.append(f"{len(pending)} migrations are not applied: run 'catbird-db migrate'")
     if unknown:
         problems.append(f"{len(unknown)} migrations are newer than this version: upgrade it")
     if state and state.in_recovery:

@@ -333,6 +333,7 @@ def _connect_arguments(settings: Settings) -> dict[str, Any]:
     server_settings = {"application_name": settings.db_application_name}
     if cache != 0:  # PgBouncer refuses these as start-up parameters
         server_settings |= {
+            "jit": "off",  # statements are short: compiling one costs more than running it
             "statement_timeout": _milliseconds(settings.db_statement_timeout),
             "lock_timeout": _milliseconds(settings.db_lock_timeout),
             "idle_in_transaction_session_timeout": _milliseconds(

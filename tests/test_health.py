@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 
 from catbird_db import Health, Pool, Settings, health_check, open_pool
 from catbird_db.embedded import EmbeddedServer
@@ -35,9 +36,34 @@ async def test_pending_migrations_are_named_until_they_are_applied(
     health = await health_check(catbird_pool)
     assert (health.status, health.pending) == ("degraded", [last])
     assert health.applied == shipped_migrations()[:-1]
-    assert health.problems == ["1 migrations are not applied: run 'yoyo apply'"]
+    assert [problem.partition(":")[0] for problem in health.problems] == [
+        "1 migrations are not applied"
+    ]
     await asyncio.to_thread(apply, catbird_database_url)
     assert (await health_check(catbird_pool)).status == "ok"
+
+
+async def test_migrations_may_be_those_of_the_project_that_asks(catbird_pool: Pool) -> None:
+    health = await health_check(catbird_pool, migrations=[*shipped_migrations(), "9999_theirs"])
+    assert (health.status, health.pending, health.unknown) == ("degraded", ["9999_theirs"], [])
+
+
+@pytest.mark.xfail(strict=True, reason="all are told to be pending: run 'yoyo apply'")
+async def test_migrations_that_may_not_be_read_are_not_told_to_be_pending(
+    catbird_pool: Pool, catbird_database_url: str
+) -> None:
+    role = f"outsider_of_{urlsplit(catbird_database_url).path[1:]}"
+    with psycopg.connect(catbird_database_url, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN")  # type: ignore[arg-type]
+        try:
+            outside = Settings(database_url=catbird_database_url.replace("postgres@", f"{role}@"))
+            async with open_pool(outside) as pool:
+                health = await health_check(pool)
+        finally:
+            admin.execute(f"DROP ROLE {role}")  # type: ignore[arg-type]
+    assert (health.status, health.pending) == ("degraded", [])
+    assert len(health.problems) == 1
+    assert "privilege" in health.problems[0]
 
 
 async def test_an_empty_database_is_degraded_and_all_is_pending(

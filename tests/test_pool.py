@@ -374,11 +374,18 @@ async def test_for_pgbouncer_nothing_is_prepared_and_no_timeout_is_a_start_up_pa
         async with pool.connection() as connection:
             assert await prepared(connection) == 0
             assert await show(connection, *SERVER_SETTINGS) == ["0", "0", "0", "catbird-db"]
-    assert b"application_name\0catbird-db" in proxied.first_words[0]
-    assert b"timeout" not in proxied.first_words[0]
+    assert start_up(proxied.first_words[0]).keys() == {
+        *("application_name", "client_encoding", "database", "user")  # all that PgBouncer takes
+    }
     async with open_pool(proxied.settings):
         pass
-    assert b"statement_timeout\x0030000" in proxied.first_words[1]
+    assert start_up(proxied.first_words[1])["statement_timeout"] == "30000"
+
+
+def start_up(packet: bytes) -> dict[str, str]:
+    """The parameters of a StartupMessage (PostgreSQL protocol, 54.7)."""
+    words = packet[8:].decode().rstrip("\0").split("\0")
+    return dict(zip(words[::2], words[1::2], strict=False))
 
 
 # ---- ages
@@ -1000,3 +1007,20 @@ async def test_a_server_without_the_certificate_that_the_url_asks_for_is_refused
         assert "Cert" in str(error)
     secure.tls = None
     assert type(await refusal_of(tls_url(secure, "require"))) is DatabaseConnectionError
+
+
+async def test_an_observer_that_fails_harms_no_call(
+    settings: Settings, counters: ModuleType
+) -> None:
+    failed: list[object] = []
+
+    def fail(_told: Observation) -> None:
+        raise ZeroDivisionError
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    async with open_pool(settings, observe=fail) as pool:
+        for number in range(1, 4):
+            assert await counters.count_up(pool, name="a") == number
+        await asyncio.sleep(0)
+    assert [type(error) for error in failed] == [ZeroDivisionError] * 3

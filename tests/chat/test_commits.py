@@ -487,6 +487,18 @@ async def test_a_removal_withdraws_the_welcomes_that_wait_for_the_removed(pool: 
     ]
 
 
+async def test_a_removal_that_waits_behind_a_commit_withdraws_the_welcome_that_it_brought(
+    pools: list[Pool],
+) -> None:
+    convo_id = await converse(pools[0], "c", ALICE, BOB)
+    async with transaction(pools[0]) as tx:
+        await commit(tx, convo_id, ALICE, 0, welcomes=[welcome(b"w", (BOB, b"new device"))])
+        waiting = asyncio.create_task(remove_member(pools[1], convo_id=convo_id, member_did=BOB))
+        await until_waiting(pools[2], "remove_member")
+    assert await waiting
+    assert not (await list_pending_welcomes(pools[0], recipient_did=BOB)).items
+
+
 async def test_group_info_only_moves_forward(pool: Pool) -> None:
     convo_id = await converse(pool, "c", ALICE)
 

@@ -24,6 +24,7 @@ from scale import scaled
 
 from catbird_db import (
     NewMessage,
+    NotAMemberError,
     NotFoundError,
     Pool,
     Settings,
@@ -34,6 +35,7 @@ from catbird_db import (
     delete_conversation,
     delete_message,
     delete_messages_before,
+    get_conversation,
     get_membership,
     get_message_count,
     list_conversations,
@@ -71,9 +73,25 @@ class Model:
     """What a person would say who keeps a list on paper."""
 
     types: list[str] = field(default_factory=list[str])  # of message 1, 2, 3, ...
+    ids: list[str] = field(default_factory=list[str])
+    senders: list[str] = field(default_factory=list[str])
     gone: set[int] = field(default_factory=set[int])  # seqs that retention removed
     marks: dict[str, Mark] = field(default_factory=lambda: {did: Mark() for did in DIDS})
     epoch: int = 0
+
+    def note(self, sender: str, messages: list[tuple[str, str]]) -> None:
+        for id_, type_ in messages:
+            self.ids.append(id_)
+            self.types.append(type_)
+            self.senders.append(sender)
+
+    def stored_ids(self) -> set[str]:
+        """The ids of those that retention has left."""
+        return {id_ for seq, id_ in enumerate(self.ids, start=1) if seq not in self.gone}
+
+    def sent(self) -> list[int]:
+        """Of each message that is no commit, the seq, gone or not."""
+        return [seq for seq, type_ in enumerate(self.types, start=1) if type_ != "commit"]
 
     def apps(self, seq: int | None = None) -> int:
         """Application messages up to a seq, or all."""
@@ -103,6 +121,7 @@ class Model:
 
 
 somebody = st.sampled_from(DIDS)
+some_types = st.sampled_from(["app", "app", "proposal"])
 
 
 class UnreadMachine(RuleBasedStateMachine):
@@ -110,7 +129,7 @@ class UnreadMachine(RuleBasedStateMachine):
 
     pool: Pool
     run: Callable[[Awaitable[Any]], Any]
-    numbers = count()
+    numbers = count()  # of conversations and of messages: no id is like another's seq
 
     @initialize()
     def converse(self) -> None:
@@ -136,30 +155,42 @@ class UnreadMachine(RuleBasedStateMachine):
     def someone_is_active(self) -> bool:
         return any(mark.active for mark in self.model.marks.values())
 
-    @precondition(someone_is_active)
-    @rule(did=somebody, types=st.lists(st.sampled_from(["app", "app", "proposal"]), max_size=5))
-    def send(self, did: str, types: list[str]) -> None:
-        sender = self.active(did)
-        if len(types) < 2:
-            [type_] = types or ["app"]
-            self.call(
-                create_message,
-                sender_did=sender,
-                epoch=self.model.epoch,
-                ciphertext=b"x",
-                message_id=f"{len(self.model.types) + 1}",
-                message_type=type_,
-            )
-            self.model.types.append(type_)
+    def store(self, sender: str, messages: list[tuple[str, str]]) -> None:
+        """Send ids with their types, one alone or as a batch, and note those that are new."""
+        names: dict[str, Any] = {"sender_did": sender, "epoch": self.model.epoch}
+        if len(messages) == 1:
+            [(id_, type_)] = messages
+            one = {"message_id": id_, "message_type": type_, "ciphertext": b"x"}
+            self.call(create_message, **names, **one)
         else:
-            first = len(self.model.types) + 1
             batch = [
-                NewMessage(ciphertext=b"x", message_id=f"{number}", message_type=type_)
-                for number, type_ in enumerate(types, start=first)
+                NewMessage(ciphertext=b"x", message_id=id_, message_type=type_)
+                for id_, type_ in messages
             ]
-            self.call(create_messages, sender_did=sender, epoch=self.model.epoch, messages=batch)
-            self.model.types += types
-        self.model.marks[sender].read = self.model.apps()
+            self.call(create_messages, **names, messages=batch)
+        new = [one for one in messages if one[0] not in self.model.stored_ids()]
+        if new:
+            self.model.note(sender, new)
+            self.model.marks[sender].read = self.model.apps()
+
+    @precondition(someone_is_active)
+    @rule(did=somebody, types=st.lists(some_types, min_size=1, max_size=4))
+    def send(self, did: str, types: list[Any]) -> None:
+        self.store(self.active(did), [(f"{next(self.numbers)}", type_) for type_ in types])
+
+    @precondition(lambda self: self.model.sent())
+    @rule(data=st.data(), more=st.lists(some_types, max_size=2))
+    def send_again(self, data: st.DataObject, more: list[Any]) -> None:
+        """A lost reply: the sender sends a message again, and perhaps new ones with it."""
+        seq = data.draw(st.sampled_from(self.model.sent()))
+        sender = self.model.senders[seq - 1]
+        again = (self.model.ids[seq - 1], self.model.types[seq - 1])
+        new = [(f"{next(self.numbers)}", type_) for type_ in more]
+        if self.model.marks[sender].active:
+            self.store(sender, [again, *new])
+        else:
+            with pytest.raises(NotAMemberError):
+                self.store(sender, [again, *new])
 
     @precondition(someone_is_active)
     @rule(did=somebody, changes=st.sets(somebody))
@@ -167,16 +198,17 @@ class UnreadMachine(RuleBasedStateMachine):
         """Whom it names joins if it is not there, and leaves if it is."""
         sender = self.active(did)
         active = {one for one in changes if self.model.marks[one].active}
+        self.last_commit = f"{next(self.numbers)}"
         self.call(
             commit_group_change,
             sender_did=sender,
-            message_id=f"{len(self.model.types) + 1}",
+            message_id=self.last_commit,
             expected_epoch=self.model.epoch,
             commit=b"commit",
             add_dids=sorted(changes - active),
             remove_dids=sorted(active - {sender}),
         )
-        self.model.types.append("commit")
+        self.model.note(sender, [(self.last_commit, "commit")])
         self.model.epoch += 1
         for one in changes - active:
             self.model.marks[one] = Mark(read=self.model.apps())
@@ -230,7 +262,7 @@ class UnreadMachine(RuleBasedStateMachine):
     def delete(self, data: st.DataObject) -> None:
         """A blanked message stays a message: who had not read it has still not read it."""
         seq = data.draw(st.integers(1, len(self.model.types)))
-        deleted = self.call(delete_message, message_id=f"{seq}")
+        deleted = self.call(delete_message, message_id=self.model.ids[seq - 1])
         assert not (deleted and self.model.types[seq - 1] == "commit")
 
     @invariant()
@@ -289,20 +321,20 @@ async def test_unread_can_be_derived_after_senders_readers_and_markers_at_once(p
     dave = "did:plc:dave"
     convo_id = await converse(pool, "c", *DIDS, dave)
     rounds = scaled(100, 3000)
-    app_number = {0: 0}  # of each seq, as far as stored
+    stored = [0]  # seqs, which number the application messages: there are no others
     read_up_to = dict.fromkeys(DIDS, 0)
     running = {*DIDS}
 
     async def sender(did: str) -> None:
         for number in range(rounds):
             [message] = await send(pool, convo_id, did, f"{did} {number}")
-            app_number[message.seq] = message.seq  # all of them are application messages
+            stored.append(message.seq)
             read_up_to[did] = max(read_up_to[did], message.seq)
         running.discard(did)
 
     async def reader(did: str) -> None:
         while running:
-            seq = random.choice([*app_number])
+            seq = random.choice(stored)
             answer = await mark_read(pool, convo_id=convo_id, member_did=did, seq=seq)
             read_up_to[did] = max(read_up_to[did], seq)
             assert 0 <= answer <= rounds * len(DIDS)
@@ -324,7 +356,13 @@ async def test_unread_can_be_derived_after_senders_readers_and_markers_at_once(p
             if random.random() < 0.1:
                 await reset_unread_count(pool, convo_id=convo_id, member_did=dave)
 
+    async def trimmer() -> None:
+        while running:
+            seq = random.choice(stored)
+            await delete_messages_before(pool, convo_id=convo_id, seq=seq // 2, limit=3)
+
     async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(trimmer())
         for did in DIDS:
             tasks.create_task(sender(did))
             tasks.create_task(reader(did))
@@ -334,9 +372,12 @@ async def test_unread_can_be_derived_after_senders_readers_and_markers_at_once(p
         tasks.create_task(watcher(dave))
 
     sent = rounds * len(DIDS)
-    assert len(app_number) == sent + 1
+    assert len(stored) == sent + 1
+    conversation = await get_conversation(pool, convo_id=convo_id)
+    assert conversation is not None
     for did in DIDS:
-        assert await unread(pool, did, convo_id) == sent - read_up_to[did]
+        unseen = sent - max(read_up_to[did], conversation.trimmed_seq)
+        assert await unread(pool, did, convo_id) == unseen
         member = await get_membership(pool, convo_id=convo_id, member_did=did)
         assert member is not None
         assert member.read_seq == read_up_to[did]
