@@ -416,7 +416,7 @@ async def create_messages(
     ciphertexts = [message.ciphertext for message in messages]
 
     async def append(executor: Executor) -> list[Message]:
-        stored = await append_messages(
+        return await append_messages(
             executor,
             convo_id=convo_id,
             sender_did=sender_did,
@@ -425,6 +425,9 @@ async def create_messages(
             message_types=types,
             ciphertexts=ciphertexts,
         )
+
+    async def append_or_say_why(executor: Executor) -> list[Message]:
+        stored = await append(executor)
         if len(stored) == len(ids):
             return stored
         await raise_refusal(
@@ -437,20 +440,24 @@ async def create_messages(
             message_types=types,
             ciphertexts=ciphertexts,
         )
+        stored = await append(executor)  # its twin was stored while this one waited
+        if len(stored) == len(ids):
+            return stored
         raise TransactionConflictError("create_messages: the conversation changed; send it again")
 
     async def append_behind_lock(tx: Connection) -> list[Message]:
         await lock_conversation(tx, convo_id=convo_id)
-        return await append(tx)
+        return await append_or_say_why(tx)
 
-    if not isinstance(db, Pool):
+    if isinstance(db, Pool):
+        try:
+            return await append_or_say_why(db)
+        except ConflictError as error:
+            if error.constraint != "messages_convo_id_id_key":
+                raise  # else it overlapped another batch while it waited
+    elif db.is_in_transaction():
         return await append_behind_lock(db)
-    try:
-        return await append(db)
-    except ConflictError as error:
-        if error.constraint != "messages_convo_id_id_key":
-            raise
-    async with transaction(db) as tx:  # it overlapped another batch while it waited
+    async with transaction(db) as tx:
         return await append_behind_lock(tx)
 
 

@@ -2,15 +2,18 @@
 
 -- name: list_pending_welcomes :page
 -- The Welcomes that a DID's devices have not acknowledged; a row a device.
+-- None for who left: a removal withdraws what it sees, and this what a commit brought meanwhile.
 -- tenant: recipient_did
 -- actor: recipient_did
 -- key: convo_id, epoch, key_package_ref
--- index: welcome_recipients_pending_idx, welcomes_pkey
+-- index: welcome_recipients_pending_idx, welcomes_pkey, members_pkey
 SELECT wr.convo_id, wr.epoch, w.data, wr.key_package_ref
   FROM welcome_recipients AS wr
   JOIN welcomes AS w ON w.convo_id = wr.convo_id AND w.epoch = wr.epoch AND w.ordinal = wr.ordinal
  WHERE wr.recipient_did = :recipient_did
    AND wr.acknowledged_at IS NULL
+   AND NOT EXISTS (SELECT FROM members AS m
+                    WHERE m.convo_id = wr.convo_id AND m.member_did = :recipient_did AND m.left_at IS NOT NULL)
    AND (wr.convo_id, wr.epoch, wr.key_package_ref)
        > (coalesce(:cursor_convo_id, ''), coalesce(:cursor_epoch::bigint, 0), coalesce(:cursor_key_package_ref::bytea, ''))
  ORDER BY wr.convo_id, wr.epoch, wr.key_package_ref

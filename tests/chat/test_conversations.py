@@ -197,12 +197,14 @@ async def test_the_list_has_those_one_is_active_in_latest_activity_first(
 
 async def test_a_retried_send_is_no_new_activity(catbird_pool: Pool) -> None:
     await converse(catbird_pool, "a", ALICE)
-    await send(catbird_pool, "a", ALICE, "1")
+    for message_id in ("1", "2", "3"):
+        await send(catbird_pool, "a", ALICE, message_id)
     before = await get_conversation(catbird_pool, convo_id="a")
     assert before is not None
     assert before.last_message_at > before.created_at
-    await send(catbird_pool, "a", ALICE, "1")
-    assert await get_conversation(catbird_pool, convo_id="a") == before
+    for again in (["1"], ["3"], ["2", "1"]):
+        await send(catbird_pool, "a", ALICE, *again)
+        assert await get_conversation(catbird_pool, convo_id="a") == before
 
 
 # The epoch.

@@ -29,9 +29,13 @@ from catbird_db import (
     create_conversation_with_members,
     create_message,
     get_membership,
+    get_message,
     is_member,
+    list_commits,
     list_members,
     list_messages,
+    list_messages_since,
+    list_new_messages,
     mark_read,
     remove_member,
     store_key_package,
@@ -146,23 +150,31 @@ async def test_of_those_who_add_one_member_at_once_all_get_the_same_answer(
 
 async def test_who_left_neither_reads_nor_sends_until_added_again(catbird_pool: Pool) -> None:
     names = {"convo_id": "c", "member_did": BOB}
-
-    async def read() -> int:
-        page = await list_messages(catbird_pool, convo_id="c", reader_did=BOB)
-        return len(page.items)
-
-    await converse(catbird_pool, "c", ALICE, BOB)
+    reading = {"convo_id": "c", "reader_did": BOB}
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: get_message(catbird_pool, **reading, message_id="1"),
+        lambda: list_messages(catbird_pool, **reading),
+        lambda: list_messages_since(catbird_pool, **reading, after_seq=0),
+        lambda: list_commits(catbird_pool, **reading, from_epoch=0),
+        lambda: list_new_messages(catbird_pool, reader_did=BOB, positions={"d": 0, "c": 0}),
+        lambda: send(catbird_pool, "c", BOB, "1"),
+        lambda: send(catbird_pool, "c", BOB, "2"),
+        lambda: send(catbird_pool, "c", BOB, "3", "4"),
+    ]
+    for convo_id in ("c", "d"):
+        await converse(catbird_pool, convo_id, ALICE, BOB)
     await send(catbird_pool, "c", BOB, "1")
     await remove_member(catbird_pool, **names)
-    for call in (read, lambda: send(catbird_pool, "c", BOB, "2")):
+    for call in calls:
         with pytest.raises(NotAMemberError) as refused:
             await call()
         assert refused.value.convo_ids == ("c",)
     with pytest.raises(NotFoundError):
         await mark_read(catbird_pool, **names, seq=1)
     await add_member(catbird_pool, **names)
-    await send(catbird_pool, "c", BOB, "2")
-    assert await read() == 2
+    for call in calls:
+        await call()
+    assert (await list_messages(catbird_pool, **reading)).items[0].seq == 4
 
 
 async def test_a_member_added_in_a_transaction_that_rolls_back_is_none(catbird_pool: Pool) -> None:

@@ -45,6 +45,7 @@ from catbird_db import (
     get_conversation,
     get_current_epoch,
     get_message_count,
+    list_conversations,
     list_messages_since,
     list_new_messages,
     open_pool,
@@ -802,18 +803,49 @@ async def test_a_message_without_an_id_gets_a_new_one_each_time(pool: Pool) -> N
     assert len(set(ids(await history(pool, convo_id)))) == 3
 
 
-async def test_last_message_at_never_moves_back(pools: list[Pool]) -> None:
+async def test_a_retry_of_an_older_message_does_not_turn_the_numbers_back(pool: Pool) -> None:
+    convo_id = await converse(pool, "c", ALICE)
+    for message_id in ("m1", "m2", "m3", "m1", "m2"):
+        await send(pool, convo_id, ALICE, message_id)
+    await send(pool, convo_id, ALICE, "m4")
+    assert ids(await history(pool, convo_id)) == ["m1", "m2", "m3", "m4"]
+
+
+async def test_proposals_are_numbered_and_not_counted_as_unread(pool: Pool) -> None:
+    convo_id = await converse(pool, "c", ALICE, BOB)
+    types = ("app", "proposal", "proposal", "app", "proposal")
+    for message_type in types:
+        await create_message(
+            pool,
+            convo_id=convo_id,
+            sender_did=ALICE,
+            epoch=0,
+            ciphertext=b"x",
+            message_type=message_type,
+        )
+    assert tuple(one.message_type for one in await history(pool, convo_id)) == types
+    for did, unread in ((ALICE, 0), (BOB, 2)):
+        page = await list_conversations(pool, member_did=did)
+        assert [summary.unread_count for summary in page.items] == [unread]
+
+
+@pytest.mark.parametrize("last", [["third"], ["third", "fourth"]])
+async def test_sent_at_and_last_message_at_never_move_back(
+    pools: list[Pool], last: list[str]
+) -> None:
+    """The last send began to wait, and so had its time, before the second was sent."""
     convo_id = await converse(pools[0], "c", ALICE)
     async with transaction(pools[0]) as tx:
         await send(tx, convo_id, ALICE, "first")
-        waiting = asyncio.create_task(send(pools[1], convo_id, ALICE, "third"))
-        await until_waiting(pools[2], "append_message")
-        [second] = await send(tx, convo_id, ALICE, "second")
+        waiting = asyncio.create_task(send(pools[1], convo_id, ALICE, *last))
+        await until_waiting(pools[2], "append_messages" if last[1:] else "append_message")
+        await send(tx, convo_id, ALICE, "second")
     await waiting
-    assert ids(await history(pools[0], convo_id)) == ["first", "second", "third"]
+    messages = await history(pools[0], convo_id)
+    assert ids(messages) == ["first", "second", *last]
     conversation = await get_conversation(pools[0], convo_id=convo_id)
     assert conversation is not None
-    assert conversation.last_message_at >= second.sent_at
+    assert conversation.last_message_at == messages[-1].sent_at
 
 
 # Connections that die

@@ -190,6 +190,8 @@ async def test_unread_never_counts_what_was_removed(catbird_pool: Pool) -> None:
     assert await unread(catbird_pool) == 4
     assert await mark_read(catbird_pool, convo_id="c", member_did=BOB, seq=4) == 4
     names = {"convo_id": "c", "member_did": BOB}
+    assert await update_unread_count(catbird_pool, **names, increment=-1) == 3
+    assert await update_unread_count(catbird_pool, **names, increment=0) == 3
     assert await update_unread_count(catbird_pool, **names, increment=100) == 4
     assert await mark_read(catbird_pool, convo_id="c", member_did=BOB, seq=7) == 3
     assert await update_unread_count(catbird_pool, **names, increment=2) == 4
