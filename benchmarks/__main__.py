@@ -1,6 +1,6 @@
 """Measure all, judge it by the marks, and write docs/benchmarks.md, .json and .svg.
 
-python -m benchmarks            # about seven minutes; writes to docs/
+python -m benchmarks            # about six minutes; writes to docs/
 python -m benchmarks --quick    # a smoke run of the same code; its figures say nothing
 """
 
@@ -115,7 +115,7 @@ async def time_one(
 
 
 async def run(*, quick: bool) -> Results:
-    pace = Pace(rounds=2, seconds=0.005, warm_ups=1) if quick else Pace(rounds=21, seconds=0.05)
+    pace = Pace(rounds=2, seconds=0.005, warm_ups=1) if quick else Pace(rounds=41, seconds=0.03)
     sizes = Sizes((100, 1_000), (100, 1_000), (0, 10), (0, 10)) if quick else Sizes()
     progress("import catbird_db")
     importing = import_seconds("catbird_db", times=2 if quick else 9)

@@ -52,8 +52,10 @@ from catbird_db.pool import statement_count
 def temporary_folder() -> Generator[Path]:
     """With a path short enough for a socket."""
     folder = Path(tempfile.mkdtemp(prefix="cbpool-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 STUBS = """\

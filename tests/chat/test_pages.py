@@ -44,14 +44,16 @@ from catbird_db import (
 
 ALICE, BOB = "did:plc:alice", "did:plc:bob"
 
-MOST_PAGES = 500
+MOST_PAGES = 100
 
 Ask: TypeAlias = Callable[..., Awaitable[Page[Any]]]
 Between: TypeAlias = Callable[[], Awaitable[Any]]
 
 numbers = count()
 sizes = given(
-    size=st.integers(0, 13), limit=st.integers(1, 15), inserts=st.lists(st.integers(0, 3))
+    size=st.integers(0, 13),
+    limit=st.integers(1, 15),
+    inserts=st.lists(st.integers(0, 3), max_size=20),
 )
 attack = settings(
     max_examples=scaled(40, 2000),
