@@ -73,7 +73,7 @@ async def health_check(pool: Pool, /, *, migrations: Sequence[str] | None = None
     problems: list[str] = []
     state: ServerState | None = None
     latency: float | None = None
-    applied: list[str] = []
+    applied: list[str] | None = None
     waiting = pool.waiting
     start = time.perf_counter()
     try:
@@ -83,8 +83,8 @@ async def health_check(pool: Pool, /, *, migrations: Sequence[str] | None = None
     except DatabaseError as error:
         problems.append(f"{type(error).__name__}: {error}")
     shipped = shipped_migrations() if migrations is None else migrations
-    pending = [one for one in shipped if one not in applied] if state else []
-    unknown = [one for one in applied if one not in shipped]
+    pending = [] if applied is None else [one for one in shipped if one not in applied]
+    unknown = [one for one in applied or () if one not in shipped]
     if pending:
         problems.append(f"{len(pending)} migrations are not applied: run 'catbird-db migrate'")
     if unknown:
@@ -103,7 +103,7 @@ async def health_check(pool: Pool, /, *, migrations: Sequence[str] | None = None
         pool_idle=pool.idle,
         pool_max=pool.max_size,
         pool_waiting=waiting,
-        applied=applied,
+        applied=applied or [],
         pending=pending,
         unknown=unknown,
     )

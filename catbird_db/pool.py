@@ -13,7 +13,7 @@ import select
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
 
 import asyncpg
 
@@ -186,8 +186,8 @@ class Pool:
         """
         for last in (False, True):
             connection = await self._take(resets=True, tried=last)
-            begun = connection.transaction(isolation=isolation, readonly=readonly)
             try:
+                begun = connection.transaction(isolation=isolation, readonly=readonly)
                 await begun.__aenter__()
             except BaseException as error:
                 if not _is_closed(connection):
@@ -259,7 +259,9 @@ class Pool:
         something to wait for, or to close.
         """
         raw, holder = _raw(connection), cast(Any, connection)._holder
-        if not raw or raw.is_closed() or raw._resets or raw._listeners or raw._log_listeners:
+        if not raw or raw.is_closed() or raw._resets:
+            return False
+        if raw._listeners or raw._log_listeners or raw._query_loggers:
             return False
         protocol = cast(Any, raw._protocol)
         if (
@@ -438,6 +440,10 @@ async def transaction(
         TransactionConflictError: also at commit; use `run_transaction` to try again.
         PoolTimeoutError, DatabaseConnectionError: as for any call.
     """
+    if isolation not in (None, *get_args(Isolation)):
+        raise InvalidArgumentError(
+            f"isolation: {isolation!r} is none; write one of {', '.join(get_args(Isolation))}"
+        )
     if isinstance(db, Pool):
         connection, begun = await db._begin(isolation, readonly)
         try:
@@ -449,6 +455,8 @@ async def transaction(
         finally:
             await db._give(connection, patience=PING_TIMEOUT)
         return
+    if not isinstance(db, Connection):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"transaction: pass a Pool or its Connection, not {type(db).__name__}")
     if db.is_in_transaction() and (isolation or readonly):
         raise InvalidArgumentError(
             "isolation and readonly belong to the outermost transaction, not to a savepoint"

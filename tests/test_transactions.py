@@ -271,7 +271,6 @@ async def test_isolation_and_readonly_are_refused_on_a_savepoint(
     assert (await coins(pool))["a"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="its connection is never given back")
 async def test_an_unknown_isolation_is_refused_and_leaves_nothing(pool: Pool) -> None:
     with pytest.raises(ValueError, match="chaos"):
         async with transaction(pool, isolation="chaos"):  # type: ignore[arg-type]

@@ -449,14 +449,14 @@ async def create_messages(
         await lock_conversation(tx, convo_id=convo_id)
         return await append_or_say_why(tx)
 
+    if isinstance(db, Connection) and db.is_in_transaction():
+        return await append_behind_lock(db)
     if isinstance(db, Pool):
         try:
             return await append_or_say_why(db)
         except ConflictError as error:
             if error.constraint != "messages_convo_id_id_key":
                 raise  # else it overlapped another batch while it waited
-    elif db.is_in_transaction():
-        return await append_behind_lock(db)
     async with transaction(db) as tx:
         return await append_behind_lock(tx)
 

@@ -71,6 +71,7 @@ async def read_pages(ask: Ask, limit: int, between: Between | None = None) -> li
         items += page.items
         if page.next_cursor is None:
             assert len(page.items) <= limit
+            assert page.items or cursor is None or between, "a page too many"
             return items
         assert len(page.items) == limit
         cursor = page.next_cursor
