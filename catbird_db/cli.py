@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .check.command import register as register_check
 from .config import Settings
 from .errors import DatabaseError
 
@@ -30,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+register_check(app)
 
 DatabaseUrl = Annotated[
     str | None,

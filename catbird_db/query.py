@@ -7,7 +7,8 @@ typed call. Whatever the two disagree on is an error at import, with the stub's 
 import inspect
 import sys
 import types
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager
 from functools import wraps
 from operator import itemgetter
 from pathlib import Path
@@ -25,8 +26,8 @@ from .errors import (
 )
 from .pagination import CursorCodec, Page
 from .pool import Connection, Executor, Pool, count_statement
-from .signature import Signature
-from .sqlfile import SqlFileError, Statement, load
+from .signature import Signature, StubError
+from .sqlfile import SqlFileError, Statement, load, salvage
 from .types import first_fault
 
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
@@ -36,15 +37,53 @@ Order: TypeAlias = Callable[[dict[str, Any]], tuple[Any, ...]]
 
 
 class Bound:
-    """What `@query` knows of one stub: kept for `verify` and for `catbird-db check`."""
+    """What `@query` knows of one stub: kept for `verify` and for `catbird-db check`.
 
-    def __init__(self, signature: Signature, statement: Statement) -> None:
+    ``guarded``: it was given ``refused``, so a row of NULLs is the empty answer.
+    """
+
+    def __init__(self, signature: Signature, statement: Statement, guarded: bool = False) -> None:
         self.signature = signature
         self.statement = statement
+        self.guarded = guarded
 
+
+Drift: TypeAlias = StubError | SqlFileError
 
 _files: dict[Path, dict[str, Statement]] = {}
 _bound: dict[tuple[Path, str], Bound] = {}
+
+
+def _is_check() -> bool:
+    """`catbird-db check` imports what it is to report on, before a line of its own has run."""
+    script, *arguments = sys.argv or [""]
+    if Path(script).name != "catbird-db":
+        *_, option, module = ["", "", *sys.orig_argv[: len(sys.orig_argv) - len(arguments)]]
+        if (option, module) != ("-m", "catbird_db"):
+            return False
+    return arguments[:1] == ["check"]
+
+
+_drift: list[Drift] | None = [] if _is_check() else None  # None: raise the first
+_at_odds: set[tuple[Path, str]] = set()  # stubs that are there, and not bound
+
+
+@contextmanager
+def collecting_drift() -> Generator[list[Drift]]:
+    """What is imported within it does not fail by a StubError or SqlFileError: they are listed."""
+    global _drift
+    before = _drift
+    _drift = before if before is not None else []
+    try:
+        yield _drift
+    finally:
+        _drift = before
+
+
+def _report(error: Drift) -> None:
+    if _drift is None:
+        raise error
+    _drift.append(error)
 
 
 class Refused(Exception):
@@ -69,12 +108,22 @@ def query(stub: Any = None, /, *, refused: Refusal | None = None) -> Any:
         SqlFileError: the .sql file cannot be read.
     """
     if stub is not None:
-        return _bind(stub, None)
+        return _bind_or_report(stub, None)
 
     def bind(function: F) -> F:
-        return _bind(function, refused)
+        return _bind_or_report(function, refused)
 
     return bind
+
+
+def _bind_or_report(stub: F, refused: Refusal | None) -> F:
+    try:
+        return _bind(stub, refused)
+    except (StubError, SqlFileError) as error:
+        _report(error)
+        package, _, module = stub.__module__.partition(".")
+        _at_odds.add((_sql_path(package, module), stub.__name__))
+        return stub
 
 
 def _bind(stub: F, refused: Refusal | None) -> F:
@@ -105,7 +154,10 @@ def _bind(stub: F, refused: Refusal | None) -> F:
 
     texts = (inspect.cleandoc(stub.__doc__ or ""), statement.comment)
     call.__doc__ = "\n\n".join(text for text in texts if text)
-    twin = _bound.setdefault((statement.path, statement.name), Bound(signature, statement))
+    twin = _bound.setdefault(
+        (statement.path, statement.name),
+        Bound(signature, statement, guarded=refused is not None),
+    )
     if twin.signature.where != signature.where:
         raise signature.wrong(f"is a second stub of this name; the first is {twin.signature.where}")
     count_statement(label)
@@ -114,15 +166,27 @@ def _bind(stub: F, refused: Refusal | None) -> F:
 
 def _statement(signature: Signature, stub: Callable[..., Any]) -> Statement:
     package, _, module = stub.__module__.partition(".")
-    path = _sql_folder(package) / f"{module.replace('.', '/')}.sql"
+    path = _sql_path(package, module)
     if path not in _files:
         if not path.exists():
             raise signature.wrong(f"its SQL file is missing; write {path}")
-        _files[path] = load(path, module=module)
+        _files[path] = _load(path, module)
     found = _files[path].get(stub.__name__)
     if found is None:
         raise signature.wrong(f"has no SQL; write '-- name: {stub.__name__} :<mode>' in {path}")
     return found
+
+
+def _load(path: Path, module: str) -> dict[str, Statement]:
+    if _drift is None:
+        return load(path, module=module)
+    statements, mistakes = salvage(path, module=module)
+    _drift.extend(mistakes)
+    return statements
+
+
+def _sql_path(package: str, module: str) -> Path:
+    return _sql_folder(package) / f"{module.replace('.', '/')}.sql"
 
 
 def _sql_folder(package: str) -> Path:
@@ -372,14 +436,16 @@ def verify(package: str = "catbird_db") -> None:
         module = f"{package}.{'.'.join(path.relative_to(folder).with_suffix('').parts)}"
         statements = _files.get(path)
         if statements is None:
-            statements = load(path, module=module.partition(".")[2])
+            statements = _load(path, module.partition(".")[2])
         for statement in statements.values():
-            if (path, statement.name) not in _bound:
-                raise SqlFileError(
-                    path,
-                    statement.line,
-                    1,
-                    f"{statement.name} has no stub; write '@query async def {statement.name}"
-                    f"(db: Executor, /, *, ...)' in {module}, or drop the statement",
-                    f"-- name: {statement.name} :{statement.mode}",
+            if (path, statement.name) not in _bound and (path, statement.name) not in _at_odds:
+                _report(
+                    SqlFileError(
+                        path,
+                        statement.line,
+                        1,
+                        f"{statement.name} has no stub; write '@query async def {statement.name}"
+                        f"(db: Executor, /, *, ...)' in {module}, or drop the statement",
+                        f"-- name: {statement.name} :{statement.mode}",
+                    )
                 )

@@ -35,6 +35,7 @@ class Signature:
         for name in (*self.parameters, "return"):
             if name not in hints:
                 raise self.wrong(f"{name} has no annotation; the signature is the whole contract")
+        self.hints = {name: hints[name] for name in self.parameters}
         self.returns: Any = typing.get_type_hints(function)["return"]
         self._defaults = {
             name: parameter.default
@@ -43,7 +44,7 @@ class Signature:
         }
         self._validate = SchemaValidator(
             cs.typed_dict_schema(
-                {name: self._field(name, hints[name]) for name in self.parameters},
+                {name: self._field(name, hint) for name, hint in self.hints.items()},
                 extra_behavior="forbid",
                 config=cs.CoreConfig(strict=True, hide_input_in_errors=True),
             )

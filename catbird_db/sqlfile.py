@@ -31,7 +31,7 @@ from typing import Literal, NamedTuple, get_args
 
 Mode = Literal["one", "maybe", "many", "page", "value", "rows", "exec"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-HEADER_KEYS = ("tenant", "actor", "key", "index", "not-null")
+HEADER_KEYS = ("tenant", "actor", "key", "index", "not-null", "unbounded")
 
 
 class SqlFileError(Exception):
@@ -88,6 +88,12 @@ class Statement:
     parameters: tuple[str, ...]  # in the order of $1, $2 ...
     origin: tuple[int, int] = field(repr=False)  # line and column of source in the file
     edits: tuple[Edit, ...] = field(repr=False)  # what makes sql of source, in order
+
+    @property
+    def actor(self) -> tuple[str, str | None] | None:
+        """The parameter that names the actor, and one that is true where nobody is asked for it."""
+        match = _ACTOR.fullmatch(self.header.get("actor", "none"))
+        return (match[1], match[2]) if match and match[1] != "none" else None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -292,7 +298,8 @@ _REASON = r"[ \t]+\([ \t]*[^ \t)].*\)"
 _NONE = re.compile(r"none(?![a-z0-9_])")
 _EXEMPTION = re.compile(rf"none{_REASON}")
 _NOT_NULL = re.compile(rf"{_NAME.pattern}{_REASON}")
-_LIST = re.compile(rf"{_NAME.pattern}(?:[ \t]*,[ \t]*{_NAME.pattern})*")
+_ACTOR = re.compile(rf"({_NAME.pattern})(?:[ \t]+unless[ \t]+({_NAME.pattern}){_REASON})?")
+_LIST = re.compile(rf"{_NAME.pattern}(?:[ \t]*,[ \t]*{_NAME.pattern})*(?:{_REASON})?")
 _MODES = ", ".join(f":{mode}" for mode in MODES)
 
 
@@ -344,6 +351,13 @@ def _check_value(key: str, value: str, at: int) -> None:
     if key in ("tenant", "actor", "index") and _NONE.match(value):
         if not _EXEMPTION.fullmatch(value):
             raise Mistake(at, f"an exemption has its reason; write '-- {key}: none (the reason)'")
+    elif key == "actor":
+        if not _ACTOR.fullmatch(value):
+            raise Mistake(
+                at,
+                "actor is a parameter; write '-- actor: parameter', or"
+                " '-- actor: parameter unless other (the reason)'",
+            )
     elif key == "not-null":
         if not _NOT_NULL.fullmatch(value):
             raise Mistake(at, "a claim has its reason; write '-- not-null: column (the reason)'")
@@ -352,7 +366,8 @@ def _check_value(key: str, value: str, at: int) -> None:
 
 
 def _listed(value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",")) if value else ()
+    names, _, _reason = value.partition("(")
+    return tuple(name.strip() for name in names.split(",")) if names else ()
 
 
 # ---- the file
@@ -401,6 +416,26 @@ def parse(text: str, *, path: Path, module: str) -> dict[str, Statement]:
     except Mistake as mistake:
         raise _in_file(mistake, text, path) from None
     return found
+
+
+def salvage(path: Path, *, module: str) -> tuple[dict[str, Statement], list[SqlFileError]]:
+    """What can be read of a file, and all that is wrong with it: each name's lines on their own."""
+    try:
+        return load(path, module=module), []
+    except SqlFileError as error:
+        first = error
+    text = path.read_bytes().decode(errors="replace")
+    found: dict[str, Statement] = {}
+    mistakes: list[SqlFileError] = []
+    for part in re.split(r"^(?=--[ \t]*name[ \t]*:)", text, flags=re.MULTILINE):
+        above = text[: text.index(part)].count("\n") if part else 0
+        try:
+            parsed = parse("\n" * above + part, path=path, module=module)
+            found.update({name: one for name, one in parsed.items() if name not in found})
+        except SqlFileError as error:
+            mistakes.append(error)
+    places = [(one.line, one.column) for one in mistakes]
+    return found, mistakes if (first.line, first.column) in places else [first, *mistakes]
 
 
 def _sections(text: str) -> Iterator[list[Token]]:

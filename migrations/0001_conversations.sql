@@ -3,6 +3,10 @@
 -- Ids are compared byte by byte (COLLATE "C"): cheaper, and the order of an index does not
 -- depend on the operating system's locales.
 
+-- A lock that somebody holds is not waited for: everybody else would queue behind this.
+SET LOCAL lock_timeout = '5s';
+SET LOCAL statement_timeout = '1min';
+
 CREATE TABLE conversations (
     id text COLLATE "C" NOT NULL,
     creator_did text COLLATE "C" NOT NULL,
@@ -49,7 +53,8 @@ CREATE TABLE members (
 
 COMMENT ON TABLE members IS 'Who is, or was, in a conversation, and how far each has read.
 tenant: convo_id, member_did
-actor: member_did';
+actor: member_did
+ended: left_at';
 COMMENT ON COLUMN members.left_at IS 'Null while active. Rejoining clears it.';
 COMMENT ON COLUMN members.read_seq IS 'The greatest seq this member has read.';
 COMMENT ON COLUMN members.read_app_count IS 'Unread = conversations.app_count - greatest(read_app_count, trimmed_app_count).';

@@ -1,6 +1,10 @@
 -- Messages: one numbered sequence a conversation.
 -- depends: 0001_conversations
 
+-- A lock that somebody holds is not waited for: everybody else would queue behind this.
+SET LOCAL lock_timeout = '5s';
+SET LOCAL statement_timeout = '1min';
+
 CREATE TABLE messages (
     convo_id text COLLATE "C" NOT NULL,
     seq bigint NOT NULL,

@@ -1,9 +1,14 @@
 -- What a commit brings: Welcomes for those it adds, and the new GroupInfo.
 -- depends: 0001_conversations
 
+-- A lock that somebody holds is not waited for: everybody else would queue behind this.
+SET LOCAL lock_timeout = '5s';
+SET LOCAL statement_timeout = '1min';
+
 CREATE TABLE welcomes (
     convo_id text COLLATE "C" NOT NULL,
     epoch bigint NOT NULL,
+    -- squawk-ignore prefer-bigint-over-int -- counts the Welcomes of one commit
     ordinal integer NOT NULL,
     data bytea NOT NULL,
     CONSTRAINT welcomes_pkey PRIMARY KEY (convo_id, epoch, ordinal),
@@ -21,6 +26,7 @@ ALTER TABLE welcomes ALTER COLUMN data SET STORAGE EXTERNAL;
 CREATE TABLE welcome_recipients (
     convo_id text COLLATE "C" NOT NULL,
     epoch bigint NOT NULL,
+    -- squawk-ignore prefer-bigint-over-int -- counts the Welcomes of one commit
     ordinal integer NOT NULL,
     recipient_did text COLLATE "C" NOT NULL,
     key_package_ref bytea NOT NULL,

@@ -1,9 +1,14 @@
 -- Key packages (RFC 9420 section 10): published by a device, claimed once.
 
+-- A lock that somebody holds is not waited for: everybody else would queue behind this.
+SET LOCAL lock_timeout = '5s';
+SET LOCAL statement_timeout = '1min';
+
 CREATE TABLE key_packages (
     did text COLLATE "C" NOT NULL,
     id uuid NOT NULL,
     device_id text COLLATE "C" NOT NULL DEFAULT '',
+    -- squawk-ignore prefer-bigint-over-int -- 16 bits (RFC 9420 17.1), as a CHECK below says
     cipher_suite integer NOT NULL,
     key_data bytea,
     ref bytea NOT NULL,

@@ -7,4 +7,5 @@ SELECT current_setting('server_version') AS server_version,
 
 -- name: list_applied_migrations :many
 -- The migrations that yoyo has applied here.
+-- not-null: migration_id (yoyo writes it in each row; only its type allows for none)
 SELECT y.migration_id FROM _yoyo_migration AS y ORDER BY y.migration_id;

@@ -4,7 +4,7 @@
 -- Store a commit and all that it brings, if the conversation is still at its epoch.
 -- No row means refused: no such conversation, another epoch, not a member, or a taken id.
 -- tenant: convo_id
--- actor: sender_did
+-- actor: sender_did unless external (an external commit is how one who is not a member comes in: RFC 9420 §12.4.3.2)
 -- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key, welcome_recipients_pending_idx, group_infos_pkey, welcome_recipients_pkey
 WITH locked AS MATERIALIZED (
     SELECT c.last_seq, c.app_count, c.last_message_at
@@ -83,16 +83,21 @@ SELECT stored.convo_id, stored.seq, stored.epoch + 1 AS epoch FROM stored;
 
 -- name: find_commit :maybe
 -- The receipt of a commit that this sender stored before, for one who asks again.
+-- By its id first: the planner would else read a conversation's commits, of which it expects few.
 -- tenant: convo_id
 -- actor: sender_did
 -- index: messages_convo_id_id_key, members_pkey, members_member_did_idx
-SELECT s.convo_id, s.seq, s.epoch + 1 AS epoch
-  FROM messages AS s
-  JOIN members AS m ON m.convo_id = s.convo_id AND m.member_did = s.sender_did
- WHERE s.convo_id = :convo_id AND s.id = :message_id
-   AND s.sender_did = :sender_did
-   AND s.message_type = 'commit'
-   AND s.ciphertext = :commit
+WITH found AS MATERIALIZED (
+    SELECT s.convo_id, s.seq, s.sender_did, s.message_type, s.epoch, s.ciphertext
+      FROM messages AS s
+     WHERE s.convo_id = :convo_id AND s.id = :message_id
+)
+SELECT found.convo_id, found.seq, found.epoch + 1 AS epoch
+  FROM found
+  JOIN members AS m ON m.convo_id = found.convo_id AND m.member_did = found.sender_did
+ WHERE found.sender_did = :sender_did
+   AND found.message_type = 'commit'
+   AND found.ciphertext = :commit
    AND m.convo_id = :convo_id AND m.member_did = :sender_did AND m.left_at IS NULL;
 
 -- name: get_group_info :maybe

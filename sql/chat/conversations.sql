@@ -29,11 +29,11 @@ SELECT c.id, c.creator_did, c.title, c.current_epoch, c.last_seq, c.app_count, c
 
 -- name: list_conversations :page
 -- The conversations that a member is active in, latest activity first.
--- Reads all of the member's conversations for each page: the order changes with each message,
--- and an index that carried it would be written by each message.
+-- Reads all of the member's conversations for each page: an index that carried their order would
+-- be written by each message.
 -- tenant: member_did
 -- actor: member_did
--- key: last_message_at, id
+-- key: last_message_at, id (the order changes with each message; bounded by what the member is in)
 -- index: members_member_did_idx, conversations_pkey
 SELECT c.id, c.creator_did, c.title, c.current_epoch, c.last_seq, c.app_count, c.trimmed_seq, c.last_message_at, c.created_at, c.updated_at,
        c.app_count - greatest(m.read_app_count, c.trimmed_app_count) AS unread_count
@@ -41,7 +41,7 @@ SELECT c.id, c.creator_did, c.title, c.current_epoch, c.last_seq, c.app_count, c
   JOIN conversations AS c ON c.id = m.convo_id
  WHERE m.member_did = :member_did
    AND m.left_at IS NULL
-   AND (c.last_message_at, c.id) < (coalesce(:cursor_last_message_at::timestamptz, 'infinity'), coalesce(:cursor_id, ''))
+   AND (c.last_message_at, c.id) < (coalesce(:cursor_last_message_at::timestamptz, 'infinity'), coalesce(:cursor_id::text, ''))
  ORDER BY c.last_message_at DESC, c.id DESC
  LIMIT :limit;
 

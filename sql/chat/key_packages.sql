@@ -8,7 +8,6 @@
 -- A new last resort replaces its device's old ones. No row: stored by another at this moment.
 -- tenant: did
 -- index: key_packages_device_idx, key_packages_did_cipher_suite_ref_key
--- not-null: key_data (the caller's own bytes)
 WITH stored AS (
     INSERT INTO key_packages AS kp (did, id, device_id, cipher_suite, key_data, ref, last_resort, created_at, expires_at)
     VALUES (:did, :id, :device_id, :cipher_suite, :key_data::bytea, sha256(:key_data), :last_resort, statement_timestamp(), :expires_at)
@@ -60,21 +59,24 @@ SELECT count(*) AS stored FROM stored;
 -- tenant: did
 -- index: key_packages_available_idx
 -- not-null: key_data (a package that is not consumed has its bytes: key_packages_consumed_check)
-(SELECT kp.did, kp.id, kp.device_id, kp.cipher_suite, kp.key_data, kp.ref, kp.last_resort, kp.created_at, kp.expires_at, kp.consumed_at
-   FROM key_packages AS kp
-  WHERE kp.did = :did AND kp.cipher_suite = :cipher_suite
-    AND NOT kp.last_resort AND kp.consumed_at IS NULL
-    AND kp.expires_at > statement_timestamp()
-  ORDER BY kp.created_at, kp.id
-  LIMIT 1)
- UNION ALL
-(SELECT kp.did, kp.id, kp.device_id, kp.cipher_suite, kp.key_data, kp.ref, kp.last_resort, kp.created_at, kp.expires_at, kp.consumed_at
-   FROM key_packages AS kp
-  WHERE kp.did = :did AND kp.cipher_suite = :cipher_suite
-    AND kp.last_resort AND kp.consumed_at IS NULL
-    AND kp.expires_at > statement_timestamp()
-  ORDER BY kp.created_at DESC, kp.id DESC
-  LIMIT 1)
+SELECT available.did, available.id, available.device_id, available.cipher_suite, available.key_data, available.ref, available.last_resort, available.created_at, available.expires_at, available.consumed_at
+  FROM (
+       (SELECT kp.did, kp.id, kp.device_id, kp.cipher_suite, kp.key_data, kp.ref, kp.last_resort, kp.created_at, kp.expires_at, kp.consumed_at
+          FROM key_packages AS kp
+         WHERE kp.did = :did AND kp.cipher_suite = :cipher_suite
+           AND NOT kp.last_resort AND kp.consumed_at IS NULL
+           AND kp.expires_at > statement_timestamp()
+         ORDER BY kp.created_at, kp.id
+         LIMIT 1)
+        UNION ALL
+       (SELECT kp.did, kp.id, kp.device_id, kp.cipher_suite, kp.key_data, kp.ref, kp.last_resort, kp.created_at, kp.expires_at, kp.consumed_at
+          FROM key_packages AS kp
+         WHERE kp.did = :did AND kp.cipher_suite = :cipher_suite
+           AND kp.last_resort AND kp.consumed_at IS NULL
+           AND kp.expires_at > statement_timestamp()
+         ORDER BY kp.created_at DESC, kp.id DESC
+         LIMIT 1)) AS available
+ ORDER BY available.last_resort
  LIMIT 1;
 
 -- name: claim_key_package :maybe
@@ -154,6 +156,7 @@ SELECT candidate.did, candidate.id, candidate.device_id, candidate.cipher_suite,
 -- tenant: did
 -- index: key_packages_device_idx, key_packages_pkey
 -- not-null: key_data (a package that is not consumed has its bytes: key_packages_consumed_check)
+-- unbounded: a row for each device of the DIDs given, which are few for each
 WITH RECURSIVE device AS (
     SELECT given.did, first.device_id
       FROM unnest(:dids::text[]) AS given (did)
@@ -219,7 +222,7 @@ SELECT served.did, served.id, served.device_id, served.cipher_suite, served.key_
 -- name: count_key_packages :value
 -- How many one-time packages are left.
 -- tenant: did
--- index: key_packages_available_idx
+-- index: key_packages_available_idx, key_packages_did_cipher_suite_ref_key
 SELECT count(*) AS available
   FROM key_packages AS kp
  WHERE kp.did = :did AND kp.cipher_suite = :cipher_suite
@@ -229,7 +232,7 @@ SELECT count(*) AS available
 -- name: delete_key_packages :value
 -- Withdraw a device: its packages that nobody claimed, and the Welcomes that still wait for it.
 -- tenant: did
--- index: key_packages_pkey, key_packages_device_idx, key_packages_did_cipher_suite_ref_key, welcome_recipients_pending_idx
+-- index: key_packages_device_idx, key_packages_available_idx, key_packages_did_cipher_suite_ref_key, welcome_recipients_pending_idx
 WITH withdrawn AS (
     DELETE FROM key_packages AS kp
      WHERE kp.did = :did AND kp.device_id = :device_id AND kp.consumed_at IS NULL

@@ -58,7 +58,7 @@ SELECT m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq
   FROM members AS m
  WHERE m.convo_id = :convo_id
    AND m.left_at IS NULL
-   AND m.member_did > coalesce(:cursor_member_did, '')
+   AND m.member_did > coalesce(:cursor_member_did::text, '')
  ORDER BY m.member_did
  LIMIT :limit;
 

@@ -87,9 +87,12 @@ existing AS MATERIALIZED (
            AND s.message_type = given.message_type
            AND (s.ciphertext = given.ciphertext OR s.deleted_at IS NOT NULL) AS is_own
       FROM given
-      JOIN messages AS s ON s.id = given.id
-     WHERE s.convo_id = :convo_id
-       AND EXISTS (SELECT FROM members AS m
+     CROSS JOIN LATERAL (
+           SELECT twin.convo_id, twin.seq, twin.id, twin.sender_did, twin.message_type, twin.epoch, twin.ciphertext, twin.sent_at, twin.deleted_at
+             FROM messages AS twin
+            WHERE twin.convo_id = :convo_id AND twin.id = given.id
+            LIMIT 1) AS s -- looked up one by one: the planner would else read a whole conversation
+     WHERE EXISTS (SELECT FROM members AS m
                     WHERE m.convo_id = :convo_id AND m.member_did = :sender_did AND m.left_at IS NULL)
 ),
 fresh AS MATERIALIZED (
@@ -147,7 +150,7 @@ SELECT FROM conversations AS c WHERE c.id = :convo_id FOR NO KEY UPDATE;
 -- name: explain_refusal :maybe
 -- Why these messages, or this commit, were refused. No row: there is no such conversation.
 -- tenant: convo_id
--- actor: sender_did
+-- actor: none (whether the sender is a member is what it answers)
 -- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key
 SELECT c.current_epoch,
        EXISTS (SELECT FROM members AS m
@@ -163,8 +166,11 @@ SELECT c.current_epoch,
                       AND (s.ciphertext = given.ciphertext OR s.deleted_at IS NOT NULL) AS is_own
                  FROM unnest(:message_ids::text[], :message_types::text[], :ciphertexts::bytea[])
                       AS given (id, message_type, ciphertext)
-                 JOIN messages AS s ON s.id = given.id
-                WHERE s.convo_id = :convo_id) AS same) AS found
+                CROSS JOIN LATERAL (
+                      SELECT twin.sender_did, twin.message_type, twin.ciphertext, twin.deleted_at
+                        FROM messages AS twin
+                       WHERE twin.convo_id = :convo_id AND twin.id = given.id
+                       LIMIT 1) AS s) AS same) AS found
  WHERE c.id = :convo_id;
 
 -- name: get_message :maybe
@@ -231,13 +237,18 @@ SELECT c.trimmed_seq
 -- What is new in many conversations, in the order given; a row at least for each of them.
 -- tenant: convo_id
 -- actor: reader_did
+-- not-null: convo_id (both arrays are of one length: list_new_messages makes them of one mapping)
 -- index: members_pkey, members_member_did_idx, conversations_pkey, messages_pkey
 SELECT position.convo_id,
        r.member_did IS NOT NULL AS is_member,
        position.after_seq < c.trimmed_seq AS trimmed,
        page.seq, page.id, page.sender_did, page.message_type, page.epoch, page.ciphertext, page.sent_at, page.deleted_at
   FROM unnest(:convo_ids::text[], :after_seqs::bigint[]) WITH ORDINALITY AS position (convo_id, after_seq, ordinal)
-  LEFT JOIN members AS r ON r.convo_id = position.convo_id AND r.member_did = :reader_did AND r.left_at IS NULL
+  LEFT JOIN LATERAL (
+       SELECT m.convo_id, m.member_did
+         FROM members AS m
+        WHERE m.convo_id = position.convo_id AND m.member_did = :reader_did AND m.left_at IS NULL
+        LIMIT 1) AS r ON true
   LEFT JOIN conversations AS c ON c.id = r.convo_id
   LEFT JOIN LATERAL (
        SELECT s.seq, s.id, s.sender_did, s.message_type, s.epoch, s.ciphertext, s.sent_at, s.deleted_at
@@ -305,7 +316,10 @@ doomed AS MATERIALIZED (
 ),
 removed AS (
     DELETE FROM messages AS s
-     WHERE s.convo_id = :convo_id AND s.seq = ANY (ARRAY (SELECT doomed.seq FROM doomed))
+     WHERE s.convo_id = :convo_id
+       AND s.seq > (SELECT locked.trimmed_seq FROM locked)
+       AND s.seq <= (SELECT max(doomed.seq) FROM doomed)
+       AND s.message_type <> 'commit'
  RETURNING s.seq, s.app_number
 ),
 counted AS (

@@ -15,7 +15,7 @@ SELECT wr.convo_id, wr.epoch, w.data, wr.key_package_ref
    AND NOT EXISTS (SELECT FROM members AS m
                     WHERE m.convo_id = wr.convo_id AND m.member_did = :recipient_did AND m.left_at IS NOT NULL)
    AND (wr.convo_id, wr.epoch, wr.key_package_ref)
-       > (coalesce(:cursor_convo_id, ''), coalesce(:cursor_epoch::bigint, 0), coalesce(:cursor_key_package_ref::bytea, ''))
+       > (coalesce(:cursor_convo_id::text, ''), coalesce(:cursor_epoch::bigint, 0), coalesce(:cursor_key_package_ref::bytea, ''))
  ORDER BY wr.convo_id, wr.epoch, wr.key_package_ref
  LIMIT :limit;
 

@@ -1,0 +1,229 @@
+"""Rule 5, actors: what a statement returns or writes is the actor's to see or to write.
+
+``-- actor: reader_did`` in a header names a parameter, and claims that the statement answers for it:
+each row of a table that it returns, counts, tests or writes is *covered*. The claim is proved, for
+each row that is read on the way to the result, and on the way to each write:
+
+A row of a table with tenants is covered if it is the actor's own (see `guard`), or if one of its tenant
+columns equals a key to which the actor is admitted where that row is used: in its own level, or in a
+level around it, a CTE being used where it is named. A row of a table without tenants is covered if the
+actor is admitted to anything there.
+
+The row that an INSERT writes is covered if it is the actor's own, or if a tenant column that is no
+actor column is given such a key (or any, where all are actor columns): to write oneself into a
+conversation is not to be in it. What an UPDATE assigns to a tenant column must be such a key too: who
+gives a row away writes where he is not admitted.
+
+What a level shows that aggregates without GROUP BY, and is not filtered by what it found (a sub-select
+in its result), is shown even if it found nothing: its conditions cover only what it counts.
+
+So the id that was asked for proves nothing by itself, nor does a membership elsewhere: the member's
+row must be of the same tenant, by AND-ed equalities. Where an outer join hides what is not covered,
+what is joined must be covered where it has a row: by its ON, or by what is on its other side.
+
+A statement that tells whether somebody is a member, for its caller to decide, is not covered as a whole:
+``-- actor: none (reason)`` says so, or no actor line.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .facts import Facts, term
+from .finding import Finding
+from .guard import Guard, admits_to
+from .levels import (
+    ColumnOf,
+    Expression,
+    Level,
+    Logic,
+    Parameter,
+    Query,
+    Relation,
+    Resolved,
+    conjuncts,
+)
+from .scope import Unresolved, resolve
+from .subject import Catalog, Subject, Table
+from .syntax import at_token
+
+RULE = "actor"
+
+
+def check(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
+    """Whether a statement keeps to what its header says of its actor."""
+    if subject.statement.actor is None:
+        return
+    name, unless = subject.statement.actor
+    parameters = subject.statement.parameters
+    unknown = [one for one in (name, unless) if one is not None and one not in parameters]
+    if unknown:
+        yield subject.at_header(
+            "actor",
+            RULE,
+            f"{unknown[0]} is no parameter of this statement",
+            "-- actor: a parameter of it",
+        )
+        return
+    try:
+        statement = resolve(subject.tree, catalog)
+    except Unresolved as problem:
+        yield at_token(subject, problem.location, RULE, problem.message, problem.mend)
+        return
+    actor, other = (
+        None if one is None else Parameter(-1, parameters.index(one) + 1) for one in (name, unless)
+    )
+    assert actor is not None
+    yield from _judge(subject, catalog, statement, Guard(actor, other), name)
+
+
+@dataclass(frozen=True)
+class _Bare:
+    """What is not covered, where it stands, and what is known there."""
+
+    what: str
+    location: int
+    width: int
+    facts: Facts
+    values: tuple[Expression, ...]
+
+
+def _judge(
+    subject: Subject, catalog: Catalog, statement: Resolved, guard: Guard, name: str
+) -> Iterator[Finding]:
+    cover = _Cover(guard)
+    bare: dict[tuple[str, int], _Bare] = {}
+    for query in (*statement.writes, statement.query):
+        for one in cover.bare(query, Facts(), ()):
+            bare.setdefault((one.what, one.location), one)
+    where = " or ".join(
+        f"{t.name}.{column}" for t in catalog.tables.values() for column in t.actors
+    )
+    if cover.ended and (bare or not cover.admitting):
+        relation, column = cover.ended
+        yield subject.at(
+            relation.location,
+            RULE,
+            f"{relation} names :{name}, but its {column} says whether that has ended",
+            f"AND {relation.alias}.{column} IS NULL",
+            relation.width,
+        )
+    elif not cover.admitting:
+        yield subject.at_header(
+            "actor",
+            RULE,
+            f":{name} stands in no equality with an owner, a member or a grantee",
+            f"{where or 'a column that names an actor'} = :{name}, in AND position",
+        )
+    elif bare:
+        yield _uncovered(subject, cover, list(bare.values()), name, where)
+
+
+def _uncovered(
+    subject: Subject, cover: "_Cover", bare: list[_Bare], name: str, where: str
+) -> Finding:
+    first = min(bare, key=lambda one: one.location)
+    others = f", nor are {len(bare) - 1} more" if len(bare) > 1 else ""
+    message = f"{first.what} is not covered by what :{name} may see or write{others}"
+    for one in bare:
+        if side := cover.bypass(one):
+            return at_token(
+                subject,
+                side.location,
+                RULE,
+                f"this side of the OR is true without :{name}: {message}",
+                "the condition on the actor outside the OR, or in each of its sides",
+            )
+    return subject.at(
+        first.location,
+        RULE,
+        message,
+        f"{where} = :{name} of the same tenant, in AND position; or -- actor: none (reason)",
+        first.width,
+    )
+
+
+class _Cover:
+    """Looks for what is not covered.
+
+    ``admitting``: it met an actor's row. ``ended``: one that may have ended, and by which column.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.admitting = False
+        self.ended: tuple[Relation, str] | None = None
+
+    def bare(self, query: Query, around: Facts, inside: tuple[Query, ...]) -> Iterator[_Bare]:
+        """What is not covered in a query, where ``around`` holds of the rows that use it."""
+        if query in inside:
+            return
+        for level in query.branches:
+            here = around.and_(level.conditions, level.present)
+            for relation in level.relations:
+                yield from self._relation(relation, around, (*inside, query))
+            filtering = level.filtering
+            for one in level.sub_selects:
+                found_first = not level.collapses or one in filtering
+                yield from self.bare(one.query, here if found_first else around, (*inside, query))
+            target = level.target
+            if target is not None and target.table is not None:
+                if level.verb == "insert":
+                    yield from self._inserted(target, target.table, here)
+                yield from self._assigned(level, target.table, here)
+
+    def _relation(
+        self, relation: Relation, around: Facts, inside: tuple[Query, ...]
+    ) -> Iterator[_Bare]:
+        source = relation.source
+        if isinstance(source, Query):
+            yield from self.bare(source, around.and_((), [relation]), inside)
+        elif isinstance(source, Table):
+            facts = around.and_((), [relation])
+            is_actors = self.guard.is_actors(relation, facts)
+            self.admitting |= is_actors
+            if column := self.guard.may_have_ended(relation, facts):
+                self.ended = self.ended or (relation, column)
+            values = _tenant_columns(relation, source)
+            if not is_actors and not self._covered(values, facts):
+                what = str(relation)
+                if relation is relation.level.old:
+                    what = f"the row of {source.name} that is updated instead"
+                yield _Bare(what, relation.location, relation.width, facts, values)
+
+    def _inserted(self, row: Relation, table: Table, facts: Facts) -> Iterator[_Bare]:
+        values = tuple(ColumnOf(row.location, row, name) for name in admits_to(table))
+        is_actors = self.guard.is_actors(row, facts)
+        self.admitting |= is_actors
+        if not is_actors and not self._covered(values, facts):
+            what = f"the row inserted into {table.name}"
+            yield _Bare(what, row.location, row.width, facts, values)
+
+    def _assigned(self, level: Level, table: Table, facts: Facts) -> Iterator[_Bare]:
+        for name, one in level.assigned.items():
+            if name in table.tenants and not self._covered((one.expression,), facts):
+                what = f"what {table.name}.{name} is set to"
+                yield _Bare(what, one.location, len(name), facts, (one.expression,))
+
+    def _covered(self, values: tuple[Expression, ...], facts: Facts) -> bool:
+        keys = self.guard.keys(facts)
+        if keys is None:
+            return False
+        terms = [one for one in map(term, values) if one is not None]
+        return not values or any(not facts.same(one).isdisjoint(keys) for one in terms)
+
+    def bypass(self, bare: _Bare) -> Expression | None:
+        """A side of an OR that lets others pass, where another side would cover."""
+        for condition in bare.facts.conditions:
+            if isinstance(condition, Logic) and condition.kind == "or":
+                sides = [
+                    (side, self._covered(bare.values, bare.facts.and_(conjuncts(side))))
+                    for side in condition.arguments
+                ]
+                open_sides = [side for side, covered in sides if not covered]
+                if open_sides and len(open_sides) < len(sides):
+                    return open_sides[0]
+        return None
+
+
+def _tenant_columns(relation: Relation, table: Table) -> tuple[Expression, ...]:
+    return tuple(ColumnOf(relation.location, relation, name) for name in table.tenants)

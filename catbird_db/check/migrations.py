@@ -1,0 +1,492 @@
+"""Rule 8: migrations go up, down and up again, destroy nothing unasked, and make no idle index.
+
+`migration`, `destructive` and `squawk` look at the files, and `migration` at what they do to an empty
+database. `index-unused` and `index-prefix` look at the schema that they make.
+"""
+
+import difflib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, LiteralString
+
+import pglast
+from pglast import enums
+
+from ..catalog import schema_snapshot
+from ..errors import QueryError
+from ..migrate import apply, rollback, status
+from .database import Connection, connect
+from .expressions import walk
+from .finding import Finding
+from .subject import Catalog, Index, Table, shown
+from .syntax import kind_of_node
+
+RULES = ("migration", "destructive", "squawk", "index-unused", "index-prefix")
+REFUSED = "PostgreSQL refuses this"
+
+_BEGINNING = 30  # characters of a line, of what is longer
+_OLDEST = "15"  # the oldest PostgreSQL that the migrations must run on
+
+
+@dataclass(frozen=True)
+class File:
+    """A migration's file."""
+
+    path: Path
+    text: str
+
+    @property
+    def is_rollback(self) -> bool:
+        return self.path.name.endswith(".rollback.sql")
+
+    @property
+    def rollback(self) -> Path:
+        return self.path.with_name(f"{self.path.stem}.rollback.sql")
+
+    def at(self, offset: int, rule: str, message: str, mend: str, width: int = 0) -> Finding:
+        """A finding at an offset of the text; as wide as the line's beginning, unless told."""
+        offset = min(max(offset, 0), len(self.text))
+        line = self.text.count("\n", 0, offset) + 1
+        start = self.text.rfind("\n", 0, offset) + 1
+        excerpt = self.text[start:].partition("\n")[0]
+        column = offset - start + 1
+        width = max(1, min(width or _BEGINNING, len(excerpt) - column + 1))
+        return Finding(shown(self.path), line, column, rule, message, mend, excerpt, width)
+
+
+def read(directories: Iterable[Path]) -> list[File]:
+    """The forward migrations of folders, in the order in which they are applied."""
+    paths = (path for folder in directories for path in sorted(folder.glob("*.sql")))
+    files = (File(path, path.read_text("utf-8")) for path in paths)
+    return [file for file in files if not file.is_rollback]
+
+
+def check(files: Sequence[File]) -> Iterator[Finding]:
+    """What is wrong with the files themselves."""
+    for file in files:
+        yield from _has_rollback(file)
+    yield from _destructive(files)
+    yield from _squawk(files)
+
+
+# ---- migration: a way back, that leads back
+
+
+_NO_ROLLBACK = re.compile(r"^--[ \t]*rollback:[ \t]*none\b[ \t]*(\(.*\S.*\))?", re.MULTILINE)
+
+
+def _has_rollback(file: File) -> Iterator[Finding]:
+    waived = _NO_ROLLBACK.search(file.text)
+    if waived and not waived[1]:
+        message = "this does not say why there is no way back"
+        yield file.at(waived.start(), "migration", message, "-- rollback: none (the reason)")
+    elif waived and file.rollback.exists():
+        message = f"there is a way back: {file.rollback.name}"
+        yield file.at(waived.start(), "migration", message, "the migration without this line")
+    elif not waived and not file.rollback.exists():
+        message = f"{file.path.name} has no way back"
+        mend = f"{file.rollback.name}, or '-- rollback: none (the reason)' in it"
+        yield file.at(0, "migration", message, mend)
+
+
+def round_trip(database_url: str, directories: Sequence[Path]) -> Iterator[Finding]:
+    """Apply, roll back and apply migrations on an empty database, which has them all afterwards.
+
+    Each rollback must leave what was there before its migration; each migration must then make the
+    same once more.
+    """
+    for folder in directories:
+        files = {file.path.stem: file for file in read([folder])}
+        try:
+            yield from _round_trip(database_url, folder, files)
+        except QueryError as error:
+            yield _refused(error, files)
+            return
+
+
+def _round_trip(database_url: str, folder: Path, files: Mapping[str, File]) -> Iterator[Finding]:
+    before: dict[str, str] = {}
+    with connect(database_url) as connection:
+        applied = apply(
+            database_url,
+            directory=folder,
+            on_step=lambda migration: before.update({migration: schema_snapshot(connection)}),
+        )
+        after = schema_snapshot(connection)
+        for migration in reversed(applied):
+            file = files[migration]
+            if not file.rollback.exists():
+                break
+            rollback(database_url, directory=folder)
+            yield from _same(file.rollback, before[migration], schema_snapshot(connection), "back")
+        again = apply(database_url, directory=folder)
+        if again:
+            yield from _same(files[again[-1]].path, after, schema_snapshot(connection), "again")
+
+
+def _same(path: Path, expected: str, found: str, way: str) -> Iterator[Finding]:
+    if expected == found:
+        return
+    lines = difflib.ndiff(expected.splitlines(), found.splitlines())
+    differences = [line for line in lines if line[0] in "+-"]
+    first = differences[0]
+    objects = {"+": "is there", "-": "is missing"}[first[0]]
+    more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
+    name = _object(first[2:])
+    if way == "back":
+        message = f"rolled back, the schema is not what it was: {name} {objects}{more}"
+        mend = "what undoes each step of the migration, last step first"
+    else:
+        message = f"up, down and up again is not up: {name} {objects}{more}"
+        mend = "a migration that makes the same each time"
+    yield File(path, path.read_text("utf-8")).at(0, "migration", message, mend)
+
+
+def _object(line: str) -> str:
+    return line.partition(":")[0]
+
+
+def _refused(error: QueryError, files: Mapping[str, File]) -> Finding:
+    """``file:line: what PostgreSQL says``, as `apply` says it."""
+    says = re.match(r"(?P<path>.*\.sql)(?::(?P<line>\d+))?: (?P<what>.*)", str(error), re.DOTALL)
+    path = Path(says["path"]) if says else next(iter(files.values())).path
+    file = File(path, path.read_text("utf-8"))
+    line = int(says["line"] or 1) if says else 1
+    offset = sum(len(one) for one in file.text.splitlines(keepends=True)[: line - 1])
+    what = says["what"] if says else str(error)
+    return file.at(offset, "migration", f"{REFUSED}: {what}", "what an empty database takes")
+
+
+def is_migrated(database_url: str, directories: Sequence[Path]) -> bool:
+    """Whether an existing database has all the migrations."""
+    return not any(status(database_url, directory=folder).pending for folder in directories)
+
+
+# ---- destructive
+
+
+GUARD_SETTING = "catbird.allow_destructive"
+
+_MEND = f"a DO block above it that raises unless current_setting('{GUARD_SETTING}', true) is 'on'"
+_DROPS = {
+    enums.ObjectType.OBJECT_TABLE: "TABLE",
+    enums.ObjectType.OBJECT_MATVIEW: "MATERIALIZED VIEW",
+    enums.ObjectType.OBJECT_FOREIGN_TABLE: "FOREIGN TABLE",
+    enums.ObjectType.OBJECT_SCHEMA: "SCHEMA",
+    enums.ObjectType.OBJECT_SEQUENCE: "SEQUENCE",
+    enums.ObjectType.OBJECT_TYPE: "TYPE",
+    enums.ObjectType.OBJECT_DOMAIN: "DOMAIN",
+    enums.ObjectType.OBJECT_EXTENSION: "EXTENSION",
+}
+_OPAQUE = re.compile(r"\b(?:drop|truncate|delete|update|alter|execute|merge)\b", re.IGNORECASE)
+
+
+def _destructive(files: Sequence[File]) -> Iterator[Finding]:
+    types: dict[tuple[str, str], Any] = {}
+    for file in files:
+        try:
+            statements: Any = pglast.parse_sql(file.text)
+        except pglast.Error as error:
+            says, place, *_ = (*error.args, 0)
+            yield file.at(place, "migration", f"no SQL: {says}", "what PostgreSQL can read")
+            continue
+        guarded = False
+        for raw in statements:
+            if _is_guard(raw.stmt):
+                guarded = True
+                continue
+            for what in _destroys(raw.stmt, types):
+                if not guarded:
+                    text = file.text[raw.stmt_location :].partition("\n")[0]
+                    message = f"{what}, and asks nobody"
+                    yield file.at(raw.stmt_location, "destructive", message, _MEND, len(text))
+            _remember(raw.stmt, types)
+
+
+def _is_guard(statement: Any) -> bool:
+    if kind_of_node(statement) != "DoStmt":
+        return False
+    body = _body(statement)
+    return f"current_setting('{GUARD_SETTING}'" in body and "raise exception" in body.lower()
+
+
+def _body(statement: Any) -> str:
+    return next(one.arg.sval for one in statement.args if one.defname == "as")
+
+
+def _destroys(statement: Any, types: Mapping[tuple[str, str], Any]) -> Iterator[str]:
+    match kind_of_node(statement):
+        case "DropStmt" if kind := _DROPS.get(statement.removeType):
+            yield f"DROP {kind} loses what it holds"
+        case "DropOwnedStmt":
+            yield "DROP OWNED loses what its tables hold"
+        case "DropdbStmt":
+            yield "DROP DATABASE loses all"
+        case "TruncateStmt":
+            yield "TRUNCATE loses all rows"
+        case "AlterTableStmt":
+            yield from _alters(statement, types)
+        case "DoStmt" if found := _OPAQUE.search(_body(statement)):
+            yield f"{found[0].upper()} in a DO block may lose anything"
+        case _:
+            pass
+    for node in walk(statement):
+        if kind_of_node(node) == "DeleteStmt" and _is_everything(node.whereClause):
+            yield "DELETE without WHERE loses all rows"
+        if kind_of_node(node) == "UpdateStmt" and _is_everything(node.whereClause):
+            yield "UPDATE without WHERE loses what all rows held"
+
+
+def _is_everything(where: Any) -> bool:
+    return not any(kind_of_node(node) == "ColumnRef" for node in walk(where))
+
+
+def _alters(statement: Any, types: Mapping[tuple[str, str], Any]) -> Iterator[str]:
+    for command in statement.cmds:
+        match command.subtype:
+            case enums.AlterTableType.AT_DropColumn:
+                yield f"DROP COLUMN {command.name} loses what it holds"
+            case enums.AlterTableType.AT_DropExpression:
+                pass
+            case enums.AlterTableType.AT_AlterColumnType:
+                old = types.get((statement.relation.relname, command.name))
+                new = command.def_.typeName
+                if old is None or not _widens(_type(old), _type(new)):
+                    was = f" from {_written(old)}" if old is not None else ""
+                    yield f"TYPE {_written(new)}{was} may lose what {command.name} holds"
+            case _:
+                pass
+
+
+_Type = tuple[str, tuple[int, ...], bool]
+_WIDER = {
+    "int2": ("int4", "int8", "numeric"),
+    "int4": ("int8", "numeric"),
+    "int8": ("numeric",),
+    "float4": ("float8",),
+    "varchar": ("text",),
+    "bpchar": ("text",),
+    "citext": ("text",),
+    "date": (),
+    "json": (),
+}
+
+
+def _widens(old: _Type, new: _Type) -> bool:
+    """Whether each value of the old type is one of the new, and the same."""
+    (old_name, old_size, old_array), (new_name, new_size, new_array) = old, new
+    if old_array != new_array:
+        return False
+    if new_name in _WIDER.get(old_name, ()):
+        return not new_size
+    if old_name != new_name:
+        return False
+    if not new_size or new_size == old_size:
+        return True
+    if old_name == "varchar" and old_size:
+        return new_size[0] >= old_size[0]
+    if old_name == "numeric" and len(old_size) == len(new_size) == 2:
+        (digits, scale), (new_digits, new_scale) = old_size, new_size
+        return new_scale >= scale and new_digits - new_scale >= digits - scale
+    return False
+
+
+def _type(node: Any) -> _Type:
+    sizes = tuple(
+        one.val.ival or 0
+        for one in node.typmods or ()
+        if kind_of_node(one) == "A_Const" and kind_of_node(one.val) == "Integer"
+    )
+    return node.names[-1].sval, sizes, bool(node.arrayBounds)
+
+
+def _written(node: Any) -> str:
+    name, sizes, array = _type(node)
+    return name + (f"({', '.join(map(str, sizes))})" if sizes else "") + ("[]" if array else "")
+
+
+def _remember(statement: Any, types: dict[tuple[str, str], Any]) -> None:
+    match kind_of_node(statement):
+        case "CreateStmt":
+            for one in statement.tableElts or ():
+                if kind_of_node(one) == "ColumnDef":
+                    types[statement.relation.relname, one.colname] = one.typeName
+        case "AlterTableStmt":
+            for one in statement.cmds:
+                if one.subtype == enums.AlterTableType.AT_AddColumn:
+                    types[statement.relation.relname, one.def_.colname] = one.def_.typeName
+                elif one.subtype == enums.AlterTableType.AT_AlterColumnType:
+                    types[statement.relation.relname, one.name] = one.def_.typeName
+        case _:
+            pass
+
+
+# ---- squawk
+
+
+_WAIVER = re.compile(
+    r"(?:--|/\*)[ \t]*(squawk-(?:ignore-file|ignore|disable-assume-in-transaction))\b(?P<rest>[^\n]*)"
+)
+_WAIVED = re.compile(r"[a-z]+(?:-[a-z]+)+")
+_REASON = re.compile(r"[^\n]*?[ \t]--[ \t]*[^\s*][^\n]*")
+_OWN_TRANSACTION = re.compile(r"^--[ \t]*transactional:[ \t]*false\b", re.MULTILINE | re.IGNORECASE)
+
+
+def _squawk(files: Sequence[File]) -> Iterator[Finding]:
+    for file in files:
+        for waiver in _WAIVER.finditer(file.text):
+            if not _REASON.fullmatch(waiver["rest"]):
+                rules = waiver["rest"].strip(" \t*/") or "rule"
+                message = "this waiver has no reason"
+                mend = f"-- {waiver[1]} {rules} -- the reason"
+                yield file.at(waiver.start(), "squawk", message, mend, len(waiver[0]))
+    yield from _run_squawk({str(file.path): file for file in files})
+    yield from _waived_in_vain(files)
+
+
+def _waived_in_vain(files: Sequence[File]) -> Iterator[Finding]:
+    """Waivers of rules that squawk would not break: asked of copies without any waiver."""
+    waiving = [file for file in files if _WAIVER.search(file.text)]
+    with TemporaryDirectory() as folder:
+        named: dict[str, File] = {}
+        for number, file in enumerate(waiving):
+            copy = Path(folder) / f"{number}.sql"
+            copy.write_text(_WAIVER.sub(_blank, file.text), encoding="utf-8")
+            named[str(copy)] = file
+        found = {(one.path, one.message.partition(":")[0]) for one in _run_squawk(named)}
+    for file in waiving:
+        for waiver in _WAIVER.finditer(file.text):
+            for rule in _WAIVED.findall(waiver["rest"].partition("--")[0]):
+                if (shown(file.path), rule) not in found:
+                    message = f"squawk finds no {rule} in this file"
+                    yield file.at(waiver.start(), "squawk", message, "the line without it")
+
+
+def _blank(match: re.Match[str]) -> str:
+    return match[0].replace("squawk", "      ", 1)
+
+
+def _run_squawk(files: Mapping[str, File]) -> Iterator[Finding]:
+    """``files``: by the path that squawk is to read."""
+    for transactional in (True, False):
+        chosen = {
+            path: file
+            for path, file in files.items()
+            if transactional == (_OWN_TRANSACTION.search(file.text) is None)
+        }
+        if chosen:
+            yield from _ask_squawk(chosen, transactional)
+
+
+def _ask_squawk(named: Mapping[str, File], transactional: bool) -> Iterator[Finding]:
+    transaction = f"--{'' if transactional else 'no-'}assume-in-transaction"
+    # No configuration of the folder that this happens to run in, and none of the caller's.
+    options = ["--config", "/dev/null", "--pg-version", _OLDEST, "--reporter", "json", transaction]
+    ran = subprocess.run(
+        [_find_squawk(), *options, *named], capture_output=True, text=True, check=False
+    )
+    if ran.returncode not in (0, 1):
+        raise RuntimeError(f"squawk ended with {ran.returncode}: {ran.stderr.strip()}")
+    for one in json.loads(ran.stdout):
+        file = named[one["file"]]
+        lines = file.text.splitlines(keepends=True)
+        offset = sum(map(len, lines[: one["line"]])) + one["column"]
+        same_line = one["line_end"] == one["line"]
+        yield file.at(
+            offset,
+            "squawk",
+            f"{one['rule_name']}: {one['message']}",
+            f"{_sentence(one['help'])}'-- squawk-ignore {one['rule_name']} -- the reason' above it",
+            max(1, one["column_end"] - one["column"]) if same_line else 0,
+        )
+
+
+def _sentence(text: str | None) -> str:
+    return f"{text.rstrip('.')}; or " if text else "what the rule asks for; or "
+
+
+def _find_squawk() -> str:
+    beside = Path(sys.executable).with_name("squawk")
+    found = str(beside) if beside.exists() else shutil.which("squawk")
+    if found is None:
+        raise ImportError("no squawk: pip install 'catbird-db[check]'")
+    return found
+
+
+# ---- index-unused, index-prefix
+
+
+_REASONS: LiteralString = r"""
+SELECT x.indexrelid::regclass::text AS name,
+       EXISTS (SELECT FROM pg_constraint AS c
+                WHERE c.conindid = x.indexrelid AND c.contype IN ('p', 'u', 'x'))
+       OR EXISTS (SELECT FROM pg_constraint AS f
+                   WHERE f.contype = 'f' AND f.conrelid = x.indrelid AND x.indpred IS NULL
+                     AND f.conkey <@ (x.indkey::smallint[])[0:cardinality(f.conkey) - 1])
+       OR coalesce(obj_description(x.indexrelid, 'pg_class'), '') ~ '(^|\n)kept: +\S' AS kept
+  FROM pg_index AS x
+"""
+
+
+def check_indexes(
+    connection: Connection, catalog: Catalog, used: Collection[str] | None, files: Sequence[File]
+) -> Iterator[Finding]:
+    """Indexes that cost each write and serve nobody.
+
+    Args:
+        used: those that plans use; None: nobody knows, so none is called unused.
+    """
+    if used is not None:
+        kept = {name for name, is_kept in connection.execute(_REASONS) if is_kept}
+        for table, index in _indexes(catalog):
+            if not (index.unique or index.name in kept or index.name in used):
+                yield _at_index(
+                    files,
+                    index,
+                    "index-unused",
+                    f"no statement's plan uses {index.name}, and each write to {table.name} pays for it",
+                    f"DROP INDEX {index.name}; or COMMENT ON INDEX {index.name} IS 'kept: the reason'",
+                )
+    for table, index in _indexes(catalog):
+        for other in table.indexes:
+            if _is_prefix(index, other):
+                yield _at_index(
+                    files,
+                    index,
+                    "index-prefix",
+                    f"{other.name} begins with the columns of {index.name}, and serves all that it serves",
+                    f"DROP INDEX {index.name}",
+                )
+
+
+def _indexes(catalog: Catalog) -> Iterator[tuple[Table, Index]]:
+    for table in catalog.tables.values():
+        if table.small is None:
+            yield from ((table, index) for index in table.indexes)
+
+
+def _is_prefix(index: Index, other: Index) -> bool:
+    if index is other or index.unique or "" in index.columns or index.method != other.method:
+        return False
+    if index.predicate != other.predicate or index.method != "btree":
+        return False
+    if index.columns == other.columns and not other.unique and index.name < other.name:
+        return False  # of two that are equal, one is too many
+    return other.columns[: len(index.columns)] == index.columns
+
+
+def _at_index(files: Sequence[File], index: Index, rule: str, message: str, mend: str) -> Finding:
+    """Where a migration makes the index, or else its table."""
+    for name in (index.name, index.table):
+        for file in reversed(files):
+            word = re.escape(name.rpartition(".")[2])
+            if made := re.search(rf"\b(?:INDEX|TABLE|CONSTRAINT)\b[^;\n]*?\b({word})\b", file.text):
+                return file.at(made.start(1), rule, message, mend, len(made[1]))
+    return files[-1].at(0, rule, message, mend)

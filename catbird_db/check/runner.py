@@ -1,0 +1,303 @@
+"""Runs the rules: on a throwaway PostgreSQL, migrated and filled, or on an existing one, read only."""
+
+import importlib
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeAlias
+
+try:
+    import pglast as _  # noqa: F401 - before what needs it
+except ModuleNotFoundError as missing:
+    raise ImportError(f"no module {missing.name}: pip install 'catbird-db[check]'") from None
+
+import psycopg
+
+from ..embedded import start_server
+from ..errors import InvalidArgumentError
+from ..migrate import apply, migrations_dir
+from ..query import Bound, bound
+from . import (
+    actor,
+    columns,
+    database,
+    drift,
+    hygiene,
+    idle,
+    meaning,
+    migrations,
+    nullability,
+    parameters,
+    plans,
+    tenancy,
+)
+from .database import (
+    Connection,
+    connect,
+    connect_read_only,
+    examine,
+    read_catalog,
+    throwaway,
+)
+from .docs import queries_markdown
+from .fill import fill
+from .finding import Finding
+from .plan import generic_plan
+from .subject import Catalog, Subject
+from .syntax import kind_of_node
+
+Check: TypeAlias = Callable[[Subject, Catalog], Iterator[Finding]]
+Progress: TypeAlias = Callable[[str], None]
+
+_CHECKS: tuple[Check, ...] = (
+    parameters.check,
+    columns.check,
+    nullability.check,
+    tenancy.check,
+    actor.check,
+    hygiene.check,
+    idle.check,
+)
+"""What the statement, what PostgreSQL says of it, and the catalog are enough for."""
+
+_OF_FILES = (drift.RULE, "destructive", "squawk")
+_OF_STATEMENTS = (
+    database.RULE,
+    parameters.RULE,
+    columns.RULE,
+    nullability.RULE,
+    tenancy.RULE,
+    actor.RULE,
+    meaning.RULE,
+    plans.RULE,
+    *hygiene.RULES,
+    idle.RULE,
+)
+RULES: tuple[str, ...] = (drift.RULE, *_OF_STATEMENTS, *migrations.RULES)
+
+_NEED_A_THROWAWAY = {
+    plans.RULE: "plans are read from tables that check fills",
+    "index-unused": "plans are read from tables that check fills",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run found.
+
+    Attributes:
+        findings: sorted by file and line.
+        statements: how many were examined.
+        rules_run: the ids of the rules.
+        skipped: what was not examined, and why.
+        seconds: how long it took, the start of a server not counted.
+    """
+
+    findings: tuple[Finding, ...]
+    statements: int
+    rules_run: tuple[str, ...]
+    skipped: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """A migrated database to ask.
+
+    ``filled``: its tables hold what a planner must see. ``meanings``: what all statements of the
+    package hold columns against; None where one is looked at alone.
+    """
+
+    connection: Connection
+    catalog: Catalog
+    filled: bool
+    meanings: meaning.Meanings | None = None
+
+
+def run(
+    *,
+    database_url: str | None = None,
+    rules: Collection[str] | None = None,
+    package: str = "catbird_db",
+    progress: Progress = lambda step: None,
+) -> Report:
+    """Check the stubs, the SQL and the migrations of a package.
+
+    Args:
+        database_url: an existing, migrated database, which is only read. Without one, a throwaway
+            is started, migrated and filled.
+        rules: ids of `RULES`; all of them by default.
+        package: one with ``sql/``; its ``migrations/``, if it has any, come after the shipped ones.
+        progress: called with what is done next.
+
+    Raises:
+        InvalidArgumentError: there is no such rule.
+        DatabaseConnectionError: no server starts, or answers at the URL.
+    """
+    chosen = _chosen(rules)
+    started, waited = time.perf_counter(), 0.0
+    progress("importing")
+    found = [*drift.check(package)]
+    folders = _folders(package)
+    files = migrations.read(folders[-1:])
+    if chosen & {*migrations.RULES}:
+        progress("reading migrations")
+        found += migrations.check(files)
+    if chosen - {*_OF_FILES}:
+        progress("starting PostgreSQL")
+        before = time.perf_counter()
+        with _database(database_url) as url:
+            waited = time.perf_counter() - before
+            found += _ask(url, package, folders, chosen, database_url is not None, progress)
+            waited -= time.perf_counter()
+        waited += time.perf_counter()  # until it is stopped
+    skipped = {} if database_url is None else _NEED_A_THROWAWAY
+    return Report(
+        findings=tuple(sorted({one for one in found if one.rule in chosen})),
+        statements=len(bound(package)),
+        rules_run=tuple(rule for rule in RULES if rule in chosen and rule not in skipped),
+        skipped=tuple(f"{rule}: {why}" for rule, why in skipped.items() if rule in chosen),
+        seconds=time.perf_counter() - started - waited,
+    )
+
+
+def _chosen(rules: Collection[str] | None) -> set[str]:
+    for rule in rules or ():
+        if rule not in RULES:
+            like = get_close_matches(rule, RULES, n=1) or [", ".join(RULES)]
+            raise InvalidArgumentError(f"there is no rule {rule}; write {like[0]}")
+    return {*(rules or RULES)}
+
+
+def _folders(package: str) -> list[Path]:
+    """The folders of a package's migrations, and of those that it builds on."""
+    own = Path(importlib.import_module(package).__file__ or "").parent / "migrations"
+    return list(dict.fromkeys([migrations_dir(), own] if own.is_dir() else [migrations_dir()]))
+
+
+@contextmanager
+def _database(database_url: str | None) -> Generator[str]:
+    if database_url is not None:
+        yield database_url
+        return
+    with start_server() as server:
+        yield server.url
+
+
+def _ask(
+    url: str,
+    package: str,
+    folders: Sequence[Path],
+    chosen: set[str],
+    existing: bool,
+    progress: Progress,
+) -> Iterator[Finding]:
+    """All that a database is asked."""
+    if not existing:
+        progress("migrating up, down, up")
+        wrong = [*_migrate(url, folders, thoroughly="migration" in chosen)]
+        yield from wrong
+        if any(one.message.startswith(migrations.REFUSED) for one in wrong):
+            return
+    if not existing and chosen & _NEED_A_THROWAWAY.keys():
+        opened = filled(url, progress)
+    else:
+        opened = _as_it_is(url)
+    with opened as place:
+        statements = bound(package)
+        if chosen & {*_OF_STATEMENTS}:
+            place = compared(place, statements)
+            for number, one in enumerate(statements, start=1):
+                progress(f"{number} of {len(statements)}: {one.statement.label}")
+                yield from check_statement(place, one)
+        if chosen & {"index-unused", "index-prefix"}:
+            progress("indexes")
+            used = used_indexes(place, statements) if place.filled else None
+            files = migrations.read(folders[-1:])
+            yield from migrations.check_indexes(place.connection, place.catalog, used, files)
+
+
+def _migrate(url: str, folders: Sequence[Path], *, thoroughly: bool) -> Iterator[Finding]:
+    if thoroughly:
+        yield from migrations.round_trip(url, folders)
+        return
+    for folder in folders:
+        apply(url, directory=folder)
+
+
+@contextmanager
+def filled(url: str, progress: Progress = lambda step: None) -> Generator[Place]:
+    """A migrated throwaway, its tables filled."""
+    with connect(url) as connection:
+        catalog = read_catalog(connection)
+        progress("filling tables")
+        fill(connection, catalog)
+        yield Place(connection, catalog, filled=True)
+
+
+@contextmanager
+def _as_it_is(url: str) -> Generator[Place]:
+    with connect_read_only(url) as connection:
+        yield Place(connection, read_catalog(connection), filled=False)
+
+
+def check_statement(place: Place, statement: Bound) -> Iterator[Finding]:
+    """All that the rules say of one statement."""
+    subject, refused = examine(place.connection, statement)
+    if refused is not None:
+        yield refused
+    elif kind_of_node(subject.tree) not in _QUERIES:
+        yield from hygiene.check(subject, place.catalog)
+    else:
+        for check in _CHECKS:
+            yield from check(subject, place.catalog)
+        if place.meanings is not None:
+            yield from place.meanings.check(subject)
+        if place.filled:
+            try:
+                yield from plans.check(place.connection, subject, place.catalog)
+            except psycopg.Error as error:  # what PREPARE does not look at, as ON CONFLICT's target
+                says = error.diag.message_primary or error
+                message = f"PostgreSQL prepares this, but does not plan it: {says}"
+                yield subject.at_header("name", database.RULE, message, _WHAT_PLANS)
+
+
+_WHAT_PLANS = "what the schema has: ON CONFLICT names the columns of a unique index"
+_QUERIES = ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
+
+
+def compared(place: Place, statements: Iterable[Bound]) -> Place:
+    """The same place, where each statement is looked at beside the others."""
+    subjects = [examine(place.connection, one)[0] for one in statements]
+    prepared = [one for one in subjects if one.described is not None]
+    return replace(place, meanings=meaning.Meanings(prepared, place.catalog))
+
+
+def used_indexes(place: Place, statements: Iterable[Bound]) -> frozenset[str]:
+    """Those that a plan uses, or that a header allows."""
+    found: set[str] = set()
+    for statement in statements:
+        found.update(statement.statement.index)
+        subject, _ = examine(place.connection, statement)
+        if subject.described is None:
+            continue
+        try:
+            plan = generic_plan(
+                place.connection, subject.statement.sql, subject.described, place.catalog, "index"
+            )
+        except psycopg.Error:  # `prepare` says so
+            continue
+        found.update(plan.arbiters)
+        found.update(access.index for scan in plan.scans for access in scan.accesses)
+    return frozenset(found)
+
+
+def queries_document(*, progress: Progress = lambda step: None) -> str:
+    """The text of docs/queries.md, from a throwaway."""
+    progress("starting PostgreSQL")
+    with throwaway() as url, filled(url, progress) as place:
+        subjects = (examine(place.connection, one)[0] for one in bound())
+        return queries_markdown(place.connection, subjects, place.catalog)

@@ -1,0 +1,373 @@
+"""Where a statement's parameters meet columns, and where a None among them would go.
+
+By names and shapes alone: an alias that means several things in one statement means nothing here,
+and what is not understood gives no answer rather than a wrong one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+from pglast import ast, enums
+
+from .expressions import Path, conjuncts, each, is_a, walk, walk_paths, without_casts
+from .subject import Catalog, Column, Subject, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """A parameter, or an element of one, that is compared with a column or stored in it."""
+
+    number: int
+    table: Table
+    column: Column
+    how: Literal["compared", "stored"]
+    location: int
+
+
+def meetings(subject: Subject, catalog: Catalog) -> Iterator[Meeting]:
+    """All that can be told by names: also of what goes through unnest, WITH and sub-selects."""
+    names = _Names(subject.tree, catalog)
+    for node in walk(subject.tree):
+        if is_a(node, ast.A_Expr) and node.kind in _COMPARING:
+            yield from names.compared(node.lexpr, node.rexpr)
+        elif is_a(node, ast.InsertStmt, ast.UpdateStmt):
+            yield from names.stored(node)
+
+
+_KIND = enums.A_Expr_Kind
+_COMPARING = (
+    *(_KIND.AEXPR_OP, _KIND.AEXPR_OP_ANY, _KIND.AEXPR_OP_ALL, _KIND.AEXPR_IN),
+    *(_KIND.AEXPR_DISTINCT, _KIND.AEXPR_NOT_DISTINCT, _KIND.AEXPR_BETWEEN),
+)
+
+
+class _Names:
+    """What the aliases of a statement stand for."""
+
+    def __init__(self, tree: Any, catalog: Catalog) -> None:
+        self._tables: dict[str, Table] = {}
+        self._derived: dict[str, _Derived] = {}
+        meanings: dict[str, set[str]] = {}  # of each alias
+        queries: dict[str, Any] = {}
+        for node in walk(tree):
+            if is_a(node, ast.CommonTableExpr):
+                queries[node.ctename] = node
+        for node, path in walk_paths(tree):
+            if is_a(node, ast.RangeSubselect, ast.RangeFunction) and node.alias:
+                alias = node.alias.aliasname
+                self._derived[alias] = _derived(node)
+                meanings.setdefault(alias, set()).add(f"{id(node)}")
+            elif is_a(node, ast.RangeVar) and path[-1][1] != "lockedRels":  # FOR UPDATE OF alias
+                alias = _alias(node)
+                meanings.setdefault(alias, set()).add(node.relname)
+                if node.relname in queries:
+                    self._derived[alias] = _derived(queries[node.relname])
+                elif node.relname in catalog.tables:
+                    self._tables[alias] = catalog.tables[node.relname]
+        for alias, several in meanings.items():
+            if len(several) > 1:
+                self._tables.pop(alias, None)
+                self._derived.pop(alias, None)
+
+    def compared(self, left: Any, right: Any) -> Iterator[Meeting]:
+        left, right = without_casts(left), without_casts(right)
+        if is_a(left, ast.RowExpr) and is_a(right, ast.RowExpr):
+            for one, other in zip(left.args, right.args, strict=False):
+                yield from self.compared(one, other)
+        else:
+            for one, other in product(each(left), each(right)):
+                for column, value in ((one, other), (other, one)):
+                    if found := self._column(without_casts(column)):
+                        yield from self._meet(found, value, "compared")
+
+    def stored(self, statement: Any) -> Iterator[Meeting]:
+        table = self._tables.get(_alias(statement.relation))
+        for name, value in assignments(statement, table):
+            if table and name in table.columns:
+                yield from self._meet((table, table.columns[name]), value, "stored")
+
+    def _meet(
+        self, place: tuple[Table, Column], value: Any, how: Literal["compared", "stored"]
+    ) -> Iterator[Meeting]:
+        for parameter in self._parameters(value, seen=set()):
+            yield Meeting(parameter.number, *place, how, parameter.location)
+
+    def _parameters(self, value: Any, seen: set[tuple[str, str]]) -> Iterator[Any]:
+        """The parameters whose value, or an element of it, this may be."""
+        value = without_casts(value)
+        if is_a(value, ast.ParamRef):
+            yield value
+        elif is_a(value, ast.CoalesceExpr):
+            for one in value.args:
+                yield from self._parameters(one, seen)
+        elif is_a(value, ast.A_ArrayExpr):
+            for one in value.elements or ():
+                yield from self._parameters(one, seen)
+        elif is_a(value, ast.ColumnRef) and _qualified(value) not in seen:
+            alias, name = _qualified(value)
+            seen.add((alias, name))
+            for source in self._derived.get(alias, {}).get(name, ()):
+                yield from self._parameters(source, seen)
+
+    def _column(self, node: Any) -> tuple[Table, Column] | None:
+        if not is_a(node, ast.ColumnRef):
+            return None
+        alias, name = _qualified(node)
+        tables = (
+            [self._tables[alias]] if alias in self._tables else [] if alias else self._having(name)
+        )
+        found = [(table, table.columns[name]) for table in tables if name in table.columns]
+        return found[0] if len(found) == 1 else None
+
+    def _having(self, name: str) -> list[Table]:
+        distinct = {table.name: table for table in self._tables.values() if name in table.columns}
+        return list(distinct.values())
+
+
+_Derived = dict[
+    str, list[Any]
+]  # what each column of a WITH query, a sub-select, an unnest is made of
+
+
+def _derived(node: Any) -> _Derived:
+    found: _Derived = {}
+    if is_a(node, ast.RangeFunction):
+        call = node.functions[0][0]
+        if is_a(call, ast.FuncCall) and call.funcname[-1].sval == "unnest":
+            names = [one.sval for one in node.alias.colnames or ()] or [node.alias.aliasname]
+            found |= {name: [one] for name, one in zip(names, call.args, strict=False)}
+        return found
+    if is_a(node, ast.CommonTableExpr):
+        query, given = node.ctequery, node.aliascolnames or ()
+    else:
+        query, given = node.subquery, node.alias.colnames or ()
+    names = [one.sval for one in given]
+    for select in _selects(query):
+        targets = select.targetList or ()
+        names = names or [_output_name(target) for target in targets]  # the first SELECT's
+        for name, target in zip(names, targets, strict=False):
+            found.setdefault(name, []).append(target.val)
+    return found
+
+
+def assignments(statement: Any, table: Table | None) -> Iterator[tuple[str, Any]]:
+    """Each column that a statement writes, with what it writes there."""
+    if is_a(statement, ast.UpdateStmt):
+        yield from _set(statement.targetList)
+        return
+    if statement.cols:
+        names = [target.name for target in statement.cols]
+    else:
+        names = list(table.columns) if table else []
+    for select in _selects(statement.selectStmt):
+        for values in select.valuesLists or (
+            tuple(target.val for target in select.targetList or ()),
+        ):
+            yield from zip(names, values, strict=False)
+    if statement.onConflictClause:
+        yield from _set(statement.onConflictClause.targetList)
+
+
+def _set(targets: tuple[Any, ...] | None) -> Iterator[tuple[str, Any]]:
+    for target in targets or ():
+        yield target.name, target.val
+
+
+def _selects(query: Any) -> Iterator[Any]:
+    """The SELECTs whose rows a query gives: both sides of a UNION."""
+    if is_a(query, ast.SelectStmt):
+        if query.op == enums.SetOperation.SETOP_NONE:
+            yield query
+        else:
+            yield from _selects(query.larg)
+            yield from _selects(query.rarg)
+
+
+def _alias(relation: Any) -> str:
+    return relation.alias.aliasname if relation.alias else relation.relname
+
+
+def _qualified(node: Any) -> tuple[str, str]:
+    names = [field.sval if is_a(field, ast.String) else "*" for field in node.fields]
+    return (names[-2] if len(names) > 1 else ""), names[-1]
+
+
+def _output_name(target: Any) -> str:
+    if target.name:
+        return target.name
+    value = without_casts(target.val)
+    return _qualified(value)[1] if is_a(value, ast.ColumnRef) else ""
+
+
+# ---- None
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Where a None makes a condition never true, a column refuse it, or a LIMIT vanish."""
+
+    number: int
+    location: int
+    why: Literal["never true", "refused", "no limit"]
+    column: str = ""
+
+
+def deaths(subject: Subject, catalog: Catalog, numbers: frozenset[int]) -> Iterator[Dead]:
+    """Where these parameters stand so that None cannot be what their caller means."""
+    for node, path in walk_paths(subject.tree):
+        if not is_a(node, ast.ParamRef) or node.number not in numbers:
+            continue
+        if found := _death(node, path, catalog):
+            yield found
+
+
+def _death(parameter: Any, path: Path, catalog: Catalog) -> Dead | None:
+    """Follow what NULL does, outwards, to where it does harm or is taken care of."""
+    number, location = parameter.number, parameter.location
+    child: Any = parameter
+    for node, attribute in reversed(path):
+        if _takes_care(node, attribute, child, number):
+            return None
+        if attribute in _CONDITIONS:
+            return None if _guarded(path, number) else Dead(number, location, "never true")
+        if attribute in ("limitCount", "limitOffset"):
+            return Dead(number, location, "no limit")
+        if is_a(node, ast.ResTarget):
+            column = _column_written(child, path, catalog)
+            if column and column.not_null and not _guarded(path, number):
+                return Dead(number, location, "refused", column.name)
+            return None
+        if attribute == "valuesLists":
+            column = _column_written(child, path, catalog)
+            if column and column.not_null:
+                return Dead(number, location, "refused", column.name)
+            return None
+        child = node
+    return None
+
+
+_CONDITIONS = ("whereClause", "havingClause", "quals", "agg_filter")
+_NULL_TOLERANT = (
+    *(
+        "concat",
+        "concat_ws",
+        "format",
+        "num_nulls",
+        "num_nonnulls",
+        "array_append",
+        "array_prepend",
+    ),
+    *("json_build_object", "jsonb_build_object", "json_build_array", "jsonb_build_array", "unnest"),
+)
+
+
+def _takes_care(node: Any, attribute: str, child: Any, number: int) -> bool:
+    """Whether a NULL below ``node`` is no longer one above it, or is looked for."""
+    if is_a(node, ast.MinMaxExpr, ast.NullTest, ast.BooleanTest, ast.RangeFunction, ast.SortBy):
+        return True
+    if is_a(node, ast.CoalesceExpr):
+        return node.args[-1] is not child
+    if is_a(node, ast.A_Expr):
+        return node.kind in (_KIND.AEXPR_DISTINCT, _KIND.AEXPR_NOT_DISTINCT)
+    if is_a(node, ast.BoolExpr):
+        return any(_tests_null(one, number) for one in node.args)
+    if is_a(node, ast.CaseWhen):
+        return attribute == "expr"
+    if is_a(node, ast.CaseExpr):
+        return attribute == "arg" or any(_tests_null(one, number) for one in walk(node))
+    return is_a(node, ast.FuncCall) and node.funcname[-1].sval in _NULL_TOLERANT
+
+
+def _tests_null(node: Any, number: int) -> bool:
+    return is_a(node, ast.NullTest) and _is_parameter(node.arg, number)
+
+
+def _is_parameter(node: Any, number: int) -> bool:
+    node = without_casts(node)
+    return is_a(node, ast.ParamRef) and node.number == number
+
+
+def _guarded(path: Path, number: int) -> bool:
+    """Whether all this happens only ``WHERE :parameter IS NOT NULL``."""
+    return any(
+        _tests_null(condition, number) and condition.nulltesttype == enums.NullTestType.IS_NOT_NULL
+        for node, _ in path
+        for condition in conjuncts(getattr(node, "whereClause", None))
+    )
+
+
+def _column_written(child: Any, path: Path, catalog: Catalog) -> Column | None:
+    """The column of the innermost INSERT or UPDATE that takes the value ``child``, if one does."""
+    for node, _ in reversed(path):
+        if is_a(node, ast.CommonTableExpr, ast.RangeSubselect, ast.SubLink):
+            return None  # it is a column of a sub-select, and goes on under a name of its own
+        if is_a(node, ast.InsertStmt, ast.UpdateStmt):
+            table = catalog.tables.get(node.relation.relname)
+            written = (name for name, value in assignments(node, table) if value is child)
+            return table.columns.get(next(written, "")) if table else None
+    return None
+
+
+# ---- types that PostgreSQL had to guess
+
+
+def is_guessed(subject: Subject, number: int) -> bool:
+    """Whether nothing in a statement tells a parameter's type, so that it is taken for text."""
+    return not any(
+        _tells_type(path, node)
+        for node, path in walk_paths(subject.tree)
+        if is_a(node, ast.ParamRef) and node.number == number
+    )
+
+
+def _tells_type(path: Path, parameter: Any) -> bool:
+    child: Any = parameter
+    places: list[int] = []  # in the rows that stand around it
+    for node, attribute in reversed(path):
+        if is_a(node, ast.RowExpr):
+            places.append(next(at for at, one in enumerate(node.args) if one is child))
+        elif is_a(node, ast.A_Expr):
+            return _has_type(_counterpart(node, attribute, places))
+        elif is_a(node, ast.CoalesceExpr, ast.MinMaxExpr):
+            return any(_has_type(one) for one in node.args if one is not child)
+        elif is_a(node, ast.A_ArrayExpr):
+            return any(_has_type(one) for one in node.elements if one is not child)
+        elif is_a(node, ast.CaseWhen, ast.CaseExpr, ast.NullTest):
+            return False
+        elif is_a(node, ast.ResTarget):
+            return _is_written(path)
+        else:  # a cast, an argument of a function, a condition, a LIMIT, VALUES
+            return True
+        child = node
+    return True
+
+
+def _counterpart(comparison: Any, attribute: str, places: list[int]) -> Any:
+    other = comparison.rexpr if attribute == "lexpr" else comparison.lexpr
+    for place in reversed(places):
+        if not is_a(other, ast.RowExpr) or place >= len(other.args):
+            return None
+        other = other.args[place]
+    return other
+
+
+def _has_type(node: Any) -> bool:
+    if is_a(node, ast.A_Const):
+        return not node.isnull and not is_a(node.val, ast.String)
+    if is_a(node, ast.CoalesceExpr, ast.MinMaxExpr):
+        return any(_has_type(one) for one in node.args)
+    return node is not None and not is_a(node, ast.ParamRef)
+
+
+def _is_written(path: Path) -> bool:
+    """Whether the SELECT list, or the SET, that ends ``path`` is what an INSERT or UPDATE writes."""
+    for node, attribute in reversed(path):
+        if is_a(node, ast.UpdateStmt, ast.OnConflictClause):
+            return attribute == "targetList"
+        if is_a(node, ast.InsertStmt):
+            return True
+        if is_a(node, ast.CommonTableExpr, ast.RangeSubselect, ast.SubLink):
+            return False
+    return False

@@ -1,0 +1,531 @@
+"""One small change to the project's own SQL, stubs or schema, and what `check` makes of it.
+
+Each case says what is changed to what and which rule must see it; "" is a near miss, which looks
+like a mistake and is none. What is found of the unchanged statement does not count.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mutants import mutant, statement
+from stub_mutants import drift_of, stub_mutant
+
+from catbird_db.check import migrations
+from catbird_db.check.database import read_catalog
+from catbird_db.check.finding import Finding
+from catbird_db.check.runner import Place, check_statement, compared, used_indexes
+from catbird_db.migrate import migrations_dir
+from catbird_db.query import Bound, bound
+
+NEAR_MISS = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    rule: str
+    name: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.rule or 'near miss'}: {self.name}: {self.new.strip()[:60] or 'without ' + self.old.strip()[:50]}"
+
+
+def case(rule: str, name: str, old: str, new: str) -> Case:
+    return Case(rule, name, old, new)
+
+
+STATE = """\
+SELECT current_setting('server_version') AS server_version,
+       pg_is_in_recovery() AS in_recovery"""
+
+STATEMENTS = [
+    # ---- prepare: what PostgreSQL refuses
+    case("prepare", "get_conversation", "c.title,", "c.titel,"),
+    case("prepare", "get_message", "messages AS s", "message AS s"),
+    case("prepare", "append_message", "ON CONFLICT (convo_id, id)", "ON CONFLICT (id)"),
+    case("prepare", "list_members", "LIMIT :limit", "LIMIT :limit::text"),
+    case("prepare", "mark_read", "least(:seq::bigint, c.last_seq)", "least(:seq::bigint, c.title)"),
+    case(NEAR_MISS, "get_conversation", "conversations AS c", "public.conversations AS c"),
+    # ---- parameter: what the annotation admits, and what the SQL takes
+    case("parameter", "advance_epoch", ":new_epoch::bigint >", ":new_epoch::int >"),
+    case("parameter", "claim_key_package", ":convo_id::text", ":convo_id::uuid"),
+    case("parameter", "mark_read", "least(:seq::bigint", "least(:seq::smallint"),
+    case(NEAR_MISS, "mark_read", "s.seq <= :seq", "s.seq <= :seq::bigint"),
+    # ---- columns: names, order and types against the row model
+    case("columns", "get_membership", "m.joined_at, m.left_at,", "m.left_at, m.joined_at,"),
+    case("columns", "get_membership", ", m.read_seq", ""),
+    case("columns", "get_membership", "m.read_seq", "m.read_seq::text AS read_seq"),
+    case("columns", "get_membership", "m.read_seq", "m.read_seq AS seq"),
+    case("columns", "get_current_epoch", "SELECT c.current_epoch", "SELECT c.current_epoch, c.id"),
+    case("columns", "get_current_epoch", "c.current_epoch", "c.created_at"),
+    case(NEAR_MISS, "get_membership", "m.read_seq", "(m.read_seq) AS read_seq"),
+    # ---- not-null: a None that the model does not expect
+    case(
+        "not-null", "get_membership", "m.joined_at", "nullif(m.joined_at, 'infinity') AS joined_at"
+    ),
+    case("not-null", "list_pending_welcomes", "JOIN welcomes AS w", "LEFT JOIN welcomes AS w"),
+    case("not-null", "get_key_package", "-- not-null: key_data", "-- Note: key_data"),
+    case("not-null", "get_message_count", "c.last_seq - c.trimmed_count", "nullif(c.last_seq, 0)"),
+    case(NEAR_MISS, "get_membership", "m.joined_at", "coalesce(m.joined_at, now()) AS joined_at"),
+    # ---- tenant: every row is of the tenant that the caller named
+    case("tenant", "get_conversation", "c.id = :convo_id", "c.title = :convo_id"),
+    case("tenant", "get_conversation", "c.id = :convo_id", "c.id >= :convo_id"),
+    case("tenant", "get_conversation", "c.id = :convo_id", "c.id = :convo_id OR c.title IS NULL"),
+    case("tenant", "get_conversation", "c.id = :convo_id", "NOT c.id = :convo_id"),
+    case("tenant", "get_conversation", "c.id = :convo_id", "c.id = c.id AND c.title = :convo_id"),
+    case("tenant", "get_conversation", "-- tenant: convo_id\n", ""),
+    case(
+        "tenant",
+        "list_messages",
+        "WHERE s.convo_id = :convo_id\n          AND s.seq <",
+        "WHERE s.seq <",
+    ),
+    case(
+        NEAR_MISS,
+        "append_message",
+        "WHERE NOT EXISTS (SELECT FROM locked)\n   AND s.convo_id = :convo_id AND s.id",
+        "WHERE NOT EXISTS (SELECT FROM locked)\n   AND s.id",
+    ),
+    case(
+        "tenant",
+        "delete_message",
+        "s.convo_id = :convo_id AND s.id = :message_id",
+        "s.id = :message_id AND (s.convo_id = :convo_id OR s.epoch = 0)",
+    ),
+    case(
+        "tenant",
+        "update_unread_count",
+        "WHERE c.id = :convo_id\n   AND m.convo_id",
+        "WHERE m.convo_id",
+    ),
+    case(NEAR_MISS, "get_conversation", "c.id = :convo_id", ":convo_id = c.id"),
+    case(NEAR_MISS, "find_commit", "WHERE s.convo_id = :convo_id AND s.id", "WHERE s.id"),
+    # ---- actor: the caller's own row stands in the way
+    case("actor", "get_message", "r.member_did = :reader_did", "r.member_did <> :reader_did"),
+    case(
+        "actor",
+        "get_message",
+        "r.member_did = :reader_did",
+        "(r.member_did = :reader_did OR r.left_at IS NULL)",
+    ),
+    case("actor", "list_commits", "AND r.member_did = :reader_did", "AND r.convo_id = :reader_did"),
+    case(
+        "actor",
+        "acknowledge_welcome",
+        "wr.recipient_did = :recipient_did",
+        "wr.recipient_did >= :recipient_did",
+    ),
+    case(NEAR_MISS, "find_commit", " AND m.member_did = s.sender_did", ""),
+    case("actor", "get_message", "r.left_at IS NULL", "r.left_at IS NOT NULL"),
+    case(NEAR_MISS, "get_message", "r.member_did = :reader_did", ":reader_did = r.member_did"),
+    # ---- index: the plan, on filled tables
+    case("index", "get_message", "ON s.convo_id = :convo_id", "ON lower(s.convo_id) = :convo_id"),
+    case("index", "list_members", "-- index: members_pkey", "-- index: messages_pkey"),
+    case("index", "list_members", "-- index: members_pkey\n", ""),
+    case("index", "delete_message", "s.convo_id = :convo_id", "s.convo_id LIKE :convo_id"),
+    case("index", "list_messages", "ORDER BY s.seq DESC", "ORDER BY s.sent_at DESC, s.seq DESC"),
+    case(
+        "index",
+        "list_members",
+        "m.member_did > coalesce(:cursor_member_did::text, '')",
+        "(:cursor_member_did::text IS NULL OR m.member_did > :cursor_member_did)",
+    ),
+    case(
+        NEAR_MISS,
+        "list_members",
+        "-- index: members_pkey",
+        "-- index: members_pkey, members_member_did_idx",
+    ),
+    # ---- select-star
+    case(
+        "select-star",
+        "get_membership",
+        "m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq",
+        "m.*",
+    ),
+    case(
+        "select-star",
+        "get_membership",
+        "m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq",
+        "*",
+    ),
+    case("select-star", "get_current_epoch", "c.current_epoch", "(c).current_epoch, c"),
+    case(NEAR_MISS, "count_key_packages", "count(*)", "count(kp.id)"),
+    # ---- qualified
+    case("qualified", "list_conversations", "c.title,", "title,"),
+    case("qualified", "get_message", "r.left_at IS NULL", "left_at IS NULL"),
+    case("qualified", "mark_read", "SELECT s.app_number", "SELECT app_number"),
+    case(
+        "qualified",
+        "find_commit",
+        "JOIN members AS m ON m.convo_id = s.convo_id AND m.member_did = s.sender_did",
+        "JOIN members AS m USING (convo_id)",
+    ),
+    case(
+        "qualified",
+        "delete_key_packages",
+        "AND kp.device_id = :device_id\n       AND wr",
+        "AND device_id = :device_id\n       AND wr",
+    ),
+    case(NEAR_MISS, "get_membership", "m.joined_at", "joined_at"),
+    case(NEAR_MISS, "list_members", "ORDER BY m.member_did", "ORDER BY member_did"),
+    # ---- volatile
+    case("volatile", "delete_message", "statement_timestamp()", "clock_timestamp()"),
+    case(
+        "volatile",
+        "acknowledge_welcome",
+        "wr.acknowledged_at IS NULL",
+        "wr.acknowledged_at IS NULL AND random() < 2",
+    ),
+    case(
+        "volatile",
+        "claim_key_package",
+        "SET consumed_at = statement_timestamp()",
+        "SET consumed_at = clock_timestamp()",
+    ),
+    case(
+        "volatile",
+        "add_member",
+        "left_at = NULL",
+        "left_at = nullif(clock_timestamp(), clock_timestamp())",
+    ),
+    case(NEAR_MISS, "delete_message", "statement_timestamp()", "now()"),
+    case(
+        NEAR_MISS,
+        "add_member",
+        ":member_did, statement_timestamp()",
+        ":member_did, clock_timestamp()",
+    ),
+    # ---- session-state
+    case(
+        "session-state",
+        "lock_conversation",
+        "SELECT FROM conversations AS c WHERE c.id = :convo_id FOR NO KEY UPDATE",
+        "SELECT pg_advisory_lock(hashtext(c.id)) FROM conversations AS c WHERE c.id = :convo_id",
+    ),
+    case(
+        "session-state",
+        "lock_conversation",
+        "SELECT FROM conversations AS c",
+        "SELECT set_config('search_path', c.id, false) FROM conversations AS c",
+    ),
+    case("session-state", "get_server_state", STATE, "LISTEN conversations"),
+    case("session-state", "get_server_state", STATE, "SET search_path = public"),
+    case("session-state", "get_server_state", STATE, "TRUNCATE conversations"),
+    case("session-state", "get_server_state", STATE, "CREATE TEMPORARY TABLE t (id int)"),
+    case(
+        "session-state", "get_server_state", "SELECT current", "SELECT pg_notify('a', 'b'), current"
+    ),
+    case(NEAR_MISS, "lock_conversation", "FOR NO KEY UPDATE", "FOR UPDATE"),
+    # ---- offset
+    case("offset", "list_members", "LIMIT :limit", "LIMIT :limit OFFSET 10"),
+    case("offset", "list_commits", "LIMIT :limit", "OFFSET 1 LIMIT :limit"),
+    # ---- unlocked
+    case("unlocked", "claim_key_package", "       FOR UPDATE SKIP LOCKED\n", ""),
+    case("unlocked", "delete_messages_before", " FOR NO KEY UPDATE", ""),
+    case(NEAR_MISS, "claim_key_package", "FOR UPDATE SKIP LOCKED", "FOR NO KEY UPDATE SKIP LOCKED"),
+    # ---- one-row: where the first of several would be taken
+    case(
+        "one-row",
+        "get_membership",
+        " AND m.member_did = :member_did",
+        " AND m.left_at::text = :member_did",
+    ),
+    case("one-row", "get_message", "AND s.id = :message_id", "AND s.sender_did = :message_id"),
+    case("one-row", "claim_key_package", "     LIMIT 1\n       FOR UPDATE", "       FOR UPDATE"),
+    case("one-row", "claim_key_package", "    AND NOT EXISTS (SELECT FROM candidate)\n", ""),
+    case("one-row", "append_message", "WHERE NOT EXISTS (SELECT FROM locked)\n   AND s", "WHERE s"),
+    case("one-row", "count_key_packages", "count(*) AS available", "1::bigint AS available"),
+    case(
+        NEAR_MISS,
+        "get_membership",
+        "m.member_did = :member_did",
+        "m.member_did = :member_did LIMIT 1",
+    ),
+    # ---- unbounded
+    case(
+        "unbounded",
+        "list_commits",
+        "ORDER BY s.epoch\n        LIMIT :limit",
+        "AND :limit::bigint > 0",
+    ),
+    case("unbounded", "list_messages_since", "LIMIT :limit", "LIMIT ALL OFFSET :limit"),
+    case(
+        "unbounded",
+        "append_messages",
+        "JOIN messages AS s ON s.id = given.id",
+        "JOIN messages AS s ON s.id > given.id",
+    ),
+    case("unbounded", "claim_key_packages", "-- unbounded:", "-- Unbounded:"),
+    case(
+        "unbounded",
+        "list_members",
+        "-- key: member_did",
+        "-- key: member_did\n-- unbounded: few of them",
+    ),
+    case(
+        "unbounded",
+        "list_members",
+        "ORDER BY m.member_did\n LIMIT :limit",
+        "AND :limit::bigint > 0 ORDER BY m.member_did",
+    ),
+    case(NEAR_MISS, "list_commits", "LIMIT :limit", "LIMIT :limit + 1"),
+    # ---- order
+    case("order", "list_members", "ORDER BY m.member_did", "ORDER BY m.joined_at"),
+    case("order", "list_members", "ORDER BY m.member_did", "ORDER BY m.member_did DESC"),
+    case("order", "list_members", "ORDER BY m.member_did\n", ""),
+    case("order", "list_messages", "ORDER BY s.seq DESC\n", ""),
+    case("order", "list_messages", "ORDER BY s.seq DESC", "ORDER BY s.sent_at DESC"),
+    case("order", "list_commits", "AND s.message_type = 'commit'\n", ""),
+    case(
+        "order",
+        "list_conversations",
+        "ORDER BY c.last_message_at DESC, c.id DESC",
+        "ORDER BY c.last_message_at DESC",
+    ),
+    case("order", "get_key_package", "ORDER BY available.last_resort", ""),
+    case(
+        "order",
+        "list_pending_welcomes",
+        "ORDER BY wr.convo_id, wr.epoch, wr.key_package_ref",
+        "ORDER BY wr.convo_id, wr.epoch",
+    ),
+    case(
+        "order",
+        "claim_key_package",
+        "ORDER BY kp.created_at DESC, kp.id DESC",
+        "ORDER BY kp.created_at DESC",
+    ),
+    case("order", "list_messages_since", "ORDER BY page.seq", ""),
+    case("order", "list_messages", "ORDER BY s.seq DESC", "ORDER BY s.seq"),
+    case("order", "list_messages", "s.seq < coalesce", "s.seq > coalesce"),
+    case(NEAR_MISS, "list_messages", "ORDER BY s.seq DESC", "ORDER BY s.seq DESC, s.id"),
+    case(
+        NEAR_MISS,
+        "claim_key_package",
+        "ORDER BY kp.created_at, kp.id",
+        "ORDER BY kp.created_at, kp.id, kp.ref",
+    ),
+    # ---- meaning: both are text
+    case(
+        "meaning", "remove_member", "wr.recipient_did = :member_did", "wr.recipient_did = :convo_id"
+    ),
+    case(
+        "meaning",
+        "get_message",
+        "s.id = :message_id",
+        "s.id = :convo_id AND s.sender_did = :message_id",
+    ),
+    case(
+        "meaning",
+        "append_message",
+        "locked.last_seq + 1, :message_id, :sender_did",
+        "locked.last_seq + 1, :sender_did, :message_id",
+    ),
+    case(NEAR_MISS, "find_commit", "m.member_did = s.sender_did", "m.member_did = :sender_did"),
+    # ---- idle
+    case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.convo_id IS NULL"),
+    case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.read_seq IS NOT NULL"),
+    case("idle", "list_messages_since", "r.convo_id = :convo_id", "r.convo_id <> :convo_id"),
+    case(
+        "idle",
+        "find_commit",
+        "s.sender_did = :sender_did",
+        "s.sender_did = s.sender_did AND m.member_did = :sender_did",
+    ),
+    case("idle", "find_commit", "JOIN members AS m", "LEFT JOIN members AS m"),
+    case("idle", "lock_conversation", " FOR NO KEY UPDATE", ""),
+    case("idle", "claim_key_packages", "LIMIT 1\n              FOR UPDATE", "FOR UPDATE"),
+    case(
+        NEAR_MISS,
+        "claim_key_packages",
+        "LIMIT 1\n              FOR UPDATE SKIP LOCKED",
+        "LIMIT 1\n              FOR UPDATE",
+    ),
+    case(NEAR_MISS, "get_message", "r.left_at IS NULL", "r.left_at IS NULL AND s.convo_id IS NULL"),
+    # ---- drift
+    case("drift", "get_message", "s.id = :message_id", "s.id = 'x'"),
+    case("drift", "get_message", "s.id = :message_id", "s.id = :message"),
+    case("drift", "get_message", "get_message :maybe", "get_message :many"),
+    case(NEAR_MISS, "get_message", "s.id = :message_id", "s.id = :message_id::text"),
+]
+
+STUBS = [
+    case("not-null", "get_membership", "left_at: datetime | None", "left_at: datetime"),
+    case("columns", "get_membership", "read_seq: int", "read_seq: str"),
+    case("columns", "get_membership", "    joined_at: datetime\n", ""),
+    case("columns", "get_membership", "    read_seq: int\n", "    read_seq: int\n    more: int\n"),
+    case("columns", "get_current_epoch", "convo_id: ConvoId) -> int:", "convo_id: ConvoId) -> str:"),
+    case("parameter", "mark_read", "seq: Seq)", "seq: str)"),
+    case("parameter", "get_membership", "convo_id: ConvoId, member_did: Did) -> Member | None", "convo_id: int, member_did: Did) -> Member | None"),
+    case("drift", "get_membership", "member_did: Did) -> Member | None", "did: Did) -> Member | None"),
+    case("drift", "get_membership", "member_did: Did) -> Member | None", "member_did: Did) -> Member"),
+    case(NEAR_MISS, "get_membership", "joined_at: datetime\n", "joined_at: datetime | None\n"),
+]  # fmt: skip
+
+SCHEMA = [
+    case("index", "list_messages", "", "ALTER TABLE messages DROP CONSTRAINT messages_pkey"),
+    case("order", "list_commits", "", "DROP INDEX messages_convo_id_epoch_key"),
+    case("not-null", "get_conversation", "", "ALTER TABLE conversations ALTER COLUMN creator_did DROP NOT NULL"),
+    case("columns", "get_conversation", "", "ALTER TABLE conversations ALTER COLUMN last_seq TYPE text"),
+    case("prepare", "get_conversation", "", "ALTER TABLE conversations DROP COLUMN title"),
+    case(NEAR_MISS, "get_conversation", "", "ALTER TABLE conversations ADD COLUMN colour text"),
+]  # fmt: skip
+
+INDEXES = [
+    case("index-unused", "messages_sender_did_idx", "", "CREATE INDEX messages_sender_did_idx ON messages (sender_did)"),
+    case("index-prefix", "messages_convo_id_idx", "", "CREATE INDEX messages_convo_id_idx ON messages (convo_id)"),
+    case("index-prefix", "again_idx", "", "CREATE INDEX again_idx ON members (member_did, convo_id) WHERE left_at IS NULL"),
+    case(NEAR_MISS, "kept_idx", "", "CREATE INDEX kept_idx ON messages (sender_did); COMMENT ON INDEX kept_idx IS 'kept: the abuse desk asks by it'"),
+    case(NEAR_MISS, "sender_key", "", "CREATE UNIQUE INDEX sender_key ON messages (sender_did, convo_id, seq)"),
+    case(NEAR_MISS, "left_idx", "", "CREATE INDEX left_idx ON members (member_did) WHERE left_at IS NOT NULL; COMMENT ON INDEX left_idx IS 'kept: x'"),
+]  # fmt: skip
+
+GUARD = """
+DO $$ BEGIN
+    IF current_setting('catbird.allow_destructive', true) IS DISTINCT FROM 'on' THEN
+        RAISE EXCEPTION 'this loses data';
+    END IF;
+END $$;
+"""
+LAST = "0004_key_packages.sql"
+END = "-- What delete_expired_key_packages looks for."
+
+FILES = [
+    case("destructive", LAST, END, "DROP TABLE messages;"),
+    case("destructive", LAST, END, "ALTER TABLE messages DROP COLUMN deleted_at;"),
+    case("destructive", LAST, END, "TRUNCATE messages;"),
+    case("destructive", LAST, END, "DELETE FROM messages;"),
+    case("destructive", LAST, END, "DELETE FROM messages WHERE true;"),
+    case("destructive", LAST, END, "UPDATE messages SET deleted_at = now();"),
+    case("destructive", LAST, END, "ALTER TABLE messages ALTER COLUMN seq TYPE integer;"),
+    case("destructive", LAST, END, "DROP SCHEMA other CASCADE;"),
+    case("destructive", LAST, END, "DO $$ BEGIN EXECUTE 'DROP TABLE messages'; END $$;"),
+    case("destructive", LAST, END, "DROP TABLE messages;" + GUARD),
+    case(NEAR_MISS, LAST, END, "-- squawk-ignore-file ban-drop-table -- a test\n" + GUARD + "DROP TABLE messages;"),
+    case(NEAR_MISS, LAST, END, "DELETE FROM messages WHERE convo_id = 'c1';"),
+    case("squawk", LAST, END, "ALTER TABLE messages ADD COLUMN n integer;"),
+    case("squawk", LAST, "SET LOCAL lock_timeout = '5s';", ""),
+    case("squawk", LAST, END, "-- squawk-ignore ban-drop-table -- nothing is dropped here"),
+    case("squawk", LAST, " -- 16 bits (RFC 9420 17.1), as a CHECK below says", ""),
+    case(NEAR_MISS, LAST, END, "-- squawk-ignore prefer-bigint-over-int -- few\nALTER TABLE messages ADD COLUMN n integer;"),
+    case("migration", LAST, END, "CREATE TABEL x (id bigint);"),
+    case("migration", LAST, END, "-- rollback: none"),
+    case("migration", LAST, END, "-- rollback: none (it has one)"),
+]  # fmt: skip
+
+ROUND_TRIPS = [
+    case("migration", "0001_conversations.sql", "CREATE INDEX members", "CREATE TABLE forgotten (id bigint PRIMARY KEY);\nCREATE INDEX members"),
+    case("migration", "0001_conversations.rollback.sql", "DROP TABLE members;\n", ""),
+    case("migration", "0001_conversations.sql", "title text,", "title txet,"),
+    case(NEAR_MISS, "0001_conversations.sql", "title text,", "subject text,"),
+]  # fmt: skip
+
+
+# ---- how they are run
+
+
+@pytest.fixture(scope="session")
+def place(filled) -> Place:
+    return compared(Place(filled.connection, filled.catalog, filled=True), bound())
+
+
+@pytest.fixture(scope="session")
+def before(place: Place) -> Callable[[str], set[tuple[str, str]]]:
+    """What is found of a statement as it is."""
+    known: dict[str, set[tuple[str, str]]] = {}
+
+    def findings(name: str) -> set[tuple[str, str]]:
+        if name not in known:
+            known[name] = {
+                (one.rule, one.message) for one in check_statement(place, statement(name))
+            }
+        return known[name]
+
+    return findings
+
+
+def found_of(place: Place, one: Bound) -> list[Finding]:
+    if says := drift_of(one):
+        return [Finding(one.statement.path, 1, 1, "drift", says, "")]
+    return list(check_statement(place, one))
+
+
+def judge(one: Case, found: list[Finding], known: set[tuple[str, str]] = frozenset()) -> None:
+    new = [finding for finding in found if (finding.rule, finding.message) not in known]
+    text = "\n\n".join(map(str, new))
+    if one.rule == NEAR_MISS:
+        assert not new, text
+    else:
+        assert one.rule in {finding.rule for finding in new}, text or "nothing is found"
+
+
+@pytest.mark.parametrize("one", STATEMENTS, ids=str)
+def test_a_mistake_in_a_statement_is_found(one: Case, place: Place, before, tmp_path: Path):
+    changed = mutant(tmp_path, one.name, (one.old, one.new))
+    judge(one, found_of(place, changed), before(one.name))
+
+
+@pytest.mark.parametrize("one", STUBS, ids=str)
+def test_a_mistake_in_a_stub_is_found(one: Case, place: Place, before):
+    changed = stub_mutant(one.name, (one.old, one.new))
+    judge(one, found_of(place, changed), before(one.name))
+
+
+@pytest.fixture
+def altered(place: Place) -> Iterator[Callable[[str], Place]]:
+    """A place with another schema, for the length of a test."""
+    with place.connection.transaction(force_rollback=True):
+
+        def alter(sql: str) -> Place:
+            place.connection.execute(sql.encode())
+            return Place(place.connection, read_catalog(place.connection), filled=True)
+
+        yield alter
+
+
+@pytest.mark.parametrize("one", SCHEMA, ids=str)
+def test_a_schema_that_a_statement_does_not_fit_is_found(one: Case, before, altered):
+    known = before(one.name)
+    judge(one, found_of(altered(one.new), statement(one.name)), known)
+
+
+@pytest.mark.parametrize("one", INDEXES, ids=str)
+def test_an_index_that_nobody_needs_is_found(one: Case, altered):
+    place = altered(one.new)
+    files = migrations.read([migrations_dir()])
+    used = used_indexes(place, bound())
+    judge(one, list(migrations.check_indexes(place.connection, place.catalog, used, files)))
+
+
+@pytest.mark.parametrize("one", FILES, ids=str)
+def test_a_mistake_in_a_migration_is_found(one: Case, tmp_path: Path):
+    judge(one, list(migrations.check(migrations.read([changed_migrations(tmp_path, one)]))))
+
+
+@pytest.mark.parametrize("one", ROUND_TRIPS, ids=str)
+def test_a_migration_that_leads_elsewhere_is_found(
+    one: Case, tmp_path: Path, catbird_empty_database_url: str
+):
+    folder = changed_migrations(tmp_path, one, only="0001")
+    judge(one, list(migrations.round_trip(catbird_empty_database_url, [folder])))
+
+
+def test_a_migration_without_a_way_back_is_found(tmp_path: Path):
+    folder = changed_migrations(tmp_path, None)
+    (folder / "0003_commits.rollback.sql").unlink()
+    [found] = migrations.check(migrations.read([folder]))
+    assert (found.rule, found.path.name) == ("migration", "0003_commits.sql")
+
+
+def changed_migrations(folder: Path, one: Case | None, only: str = "") -> Path:
+    for path in sorted(migrations_dir().glob(f"{only}*.sql")):
+        text = path.read_text("utf-8")
+        if one is not None and path.name == one.name:
+            assert one.old in text
+            text = text.replace(one.old, one.new, 1)
+        (folder / path.name).write_text(text, encoding="utf-8")
+    return folder
