@@ -1,5 +1,7 @@
 """Settings, read from the environment. `.env.example` lists each with its default and reason."""
 
+import re
+
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -66,6 +68,9 @@ class Settings(BaseSettings):
         scheme, separator, rest = url.partition("://")
         if scheme not in ("postgresql", "postgres", "postgresql+psycopg") or not separator:
             raise ValueError("write postgresql://user:password@host:port/database")
+        hosts = re.split("[/?]", rest, maxsplit=1)[0].rpartition("@")[2]
+        if any(int(port) > 65_535 for port in re.findall(r":(\d+)(?=,|$)", hosts)):
+            raise ValueError("a port is 65535 at most")  # asyncpg takes it modulo 65536
         return f"postgresql://{rest}"
 
     @field_validator("db_pool_max_size")
