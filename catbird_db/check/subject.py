@@ -64,14 +64,26 @@ class Table:
 class Catalog:
     """The migrated schema, but for partitions: ``tables`` has the tables that they are parts of.
 
-    ``volatile``: names of functions that are VOLATILE. ``partitions``: for each partition, and each
-    index of one, the table or index that it is a part of.
+    ``volatile``: names of functions that are VOLATILE. ``functions``: names of functions that are not
+    PostgreSQL's own. ``partitions``: for each partition, and each index of one, the table or index that
+    it is a part of. ``mistakes``: what is wrong with the comments of tables.
     """
 
     tables: Mapping[str, Table]
     volatile: frozenset[str] = frozenset()
     enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     partitions: Mapping[str, str] = field(default_factory=dict[str, str])
+    functions: frozenset[str] = frozenset()
+    mistakes: tuple["Mistake", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with the comment of a table, and what to write instead."""
+
+    table: str
+    message: str
+    mend: str
 
 
 @dataclass(frozen=True, slots=True)
