@@ -126,8 +126,13 @@ def _origins(
 
 
 def _refused(subject: Subject, diagnosis: errors.Diagnostic) -> Finding:
-    message = f"PostgreSQL does not prepare this: {diagnosis.message_primary}"
+    says = diagnosis.message_primary or ""
     mend = diagnosis.message_hint or diagnosis.message_detail or _USUAL_MEND
+    if untyped := re.search(r"could not determine data type of parameter \$(\d+)", says):
+        name = subject.parameter(int(untyped[1]))
+        says = f"nothing here tells the type of {name}"
+        mend = f":{name}::text where it first stands, or the type that it has"
+    message = f"PostgreSQL does not prepare this: {says}"
     if diagnosis.statement_position is None:
         return subject.at_header("name", RULE, message, mend)
     location = int(diagnosis.statement_position) - 1
@@ -204,6 +209,9 @@ def _table(row: Any, columns: list[Any], indexes: list[Any], checks: list[Any]) 
                 index.unique,
                 index.predicate,
                 index.method,
+                tuple(index.options),
+                index.more,
+                index.constraint,
             )
             for index in indexes
         ),
@@ -311,7 +319,13 @@ SELECT o.name AS table, x.indexrelid::regclass::text AS name, x.indisunique AS u
                 FROM unnest(x.indkey::smallint[]) WITH ORDINALITY AS k (number, place)
                 LEFT JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.number AND k.number > 0
                WHERE k.place <= x.indnkeyatts
-               ORDER BY k.place) AS columns
+               ORDER BY k.place) AS columns,
+       ARRAY (SELECT concat_ws(' ', c.class, c.collated, c.option)
+                FROM unnest(x.indclass::oid[], x.indcollation::oid[], x.indoption::smallint[])
+                     WITH ORDINALITY AS c (class, collated, option, place)
+               ORDER BY c.place) AS options,
+       x.indnatts > x.indnkeyatts AS more,
+       EXISTS (SELECT FROM pg_constraint AS c WHERE c.conindid = x.indexrelid) AS constraint
   FROM ours AS o
   JOIN pg_index AS x ON x.indrelid = o.oid
   JOIN pg_class AS i ON i.oid = x.indexrelid

@@ -496,10 +496,15 @@ def _run_squawk(files: Mapping[str, File]) -> Iterator[Finding]:
         chosen = {
             path: file
             for path, file in files.items()
-            if transactional == (_OWN_TRANSACTION.search(file.text) is None)
+            if transactional == (_OWN_TRANSACTION.search(_leading_comments(file.text)) is None)
         }
         if chosen:
             yield from _ask_squawk(chosen, transactional)
+
+
+def _leading_comments(text: str) -> str:
+    """Where yoyo looks for what a migration says of itself."""
+    return text[: _beginning(text, 0)]
 
 
 def _ask_squawk(named: Mapping[str, File], transactional: bool) -> Iterator[Finding]:
@@ -579,15 +584,14 @@ def check_indexes(
                     f"DROP INDEX {index.name}; or COMMENT ON INDEX {index.name} IS 'kept: the reason'",
                 )
     for table, index in _indexes(catalog):
-        for other in table.indexes:
-            if _is_prefix(index, other):
-                yield _at_index(
-                    files,
-                    index,
-                    "index-prefix",
-                    f"{other.name} begins with the columns of {index.name}, and serves all that it serves",
-                    f"DROP INDEX {index.name}",
-                )
+        if other := next((one for one in table.indexes if _is_prefix(index, one)), None):
+            yield _at_index(
+                files,
+                index,
+                "index-prefix",
+                f"{other.name} begins with the columns of {index.name}, and serves all that it serves",
+                f"DROP INDEX {index.name}",
+            )
 
 
 def _indexes(catalog: Catalog) -> Iterator[tuple[Table, Index]]:
@@ -597,13 +601,20 @@ def _indexes(catalog: Catalog) -> Iterator[tuple[Table, Index]]:
 
 
 def _is_prefix(index: Index, other: Index) -> bool:
-    if index is other or index.unique or "" in index.columns or index.method != other.method:
+    if index is other or index.more or "" in index.columns or index.method != other.method:
         return False
     if index.predicate != other.predicate or index.method != "btree":
         return False
-    if index.columns == other.columns and not other.unique and index.name < other.name:
-        return False  # of two that are equal, one is too many
-    return other.columns[: len(index.columns)] == index.columns
+    size = len(index.columns)
+    if (other.columns[:size], other.options[:size]) != (index.columns, index.options):
+        return False
+    if index.unique and not (other.unique and len(other.columns) == size):
+        return False  # it is a promise besides
+    are_equal = (index.columns, index.unique) == (other.columns, other.unique)
+    if not are_equal:
+        return True
+    # Of two that are equal, one is too many: not that of a constraint.
+    return (index.constraint, other.name) < (other.constraint, index.name)
 
 
 def _at_index(files: Sequence[File], index: Index, rule: str, message: str, mend: str) -> Finding:

@@ -33,6 +33,7 @@ from . import (
     nullability,
     parameters,
     plans,
+    refused,
     tenancy,
 )
 from .database import (
@@ -61,12 +62,14 @@ _CHECKS: tuple[Check, ...] = (
     actor.check,
     hygiene.check,
     idle.check,
+    refused.check,
 )
 """What the statement, what PostgreSQL says of it, and the catalog are enough for."""
 
 _OF_FILES = (drift.RULE, "destructive", "squawk")
 _OF_STATEMENTS = (
     database.RULE,
+    refused.RULE,
     parameters.RULE,
     columns.RULE,
     nullability.RULE,
@@ -270,10 +273,11 @@ def check_statement(place: Place, statement: Bound) -> Iterator[Finding]:
             except psycopg.Error as error:  # what PREPARE does not look at, as ON CONFLICT's target
                 says = error.diag.message_primary or error
                 message = f"PostgreSQL prepares this, but does not plan it: {says}"
-                yield subject.at_header("name", database.RULE, message, _WHAT_PLANS)
+                mend = _ARBITER if "ON CONFLICT" in message else "what the planner can evaluate"
+                yield subject.at_header("name", database.RULE, message, mend)
 
 
-_WHAT_PLANS = "what the schema has: ON CONFLICT names the columns of a unique index"
+_ARBITER = "what the schema has: ON CONFLICT names the columns of a unique index"
 _QUERIES = ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
 
 

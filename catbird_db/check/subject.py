@@ -26,7 +26,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index; ``columns`` in order (an expression is ``""``), ``predicate`` of a partial one."""
+    """An index; ``columns`` in order (an expression is ``""``), ``predicate`` of a partial one.
+
+    ``options``: how each column is compared and ordered. ``more``: it has columns that are no key.
+    ``constraint``: it is that of a constraint.
+    """
 
     name: str
     table: str
@@ -34,6 +38,9 @@ class Index:
     unique: bool
     predicate: str | None
     method: str = "btree"
+    options: tuple[str, ...] = ()
+    more: bool = False
+    constraint: bool = False
 
 
 @dataclass(frozen=True, slots=True)

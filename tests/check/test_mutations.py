@@ -332,6 +332,28 @@ STATEMENTS = [
         "locked.last_seq + 1, :sender_did, :message_id",
     ),
     case(NEAR_MISS, "find_commit", "m.member_did = found.sender_did", "m.member_did = :sender_did"),
+    # ---- refused: prepared, and in vain
+    case(
+        "refused",
+        "apply_commit",
+        "ordinal, data)\n    SELECT :convo_id, stored.epoch + 1, given.ordinal, given.data",
+        "ordinal)\n    SELECT :convo_id, stored.epoch + 1, given.ordinal",
+    ),
+    case("refused", "apply_commit", "'commit', :expected_epoch", "'comit', :expected_epoch"),
+    case("refused", "list_commits", "message_type = 'commit'", "message_type = 'comit'"),
+    # ---- order: the first page
+    case(
+        "order",
+        "list_messages",
+        "coalesce(:cursor_seq, 9223372036854775807)",
+        "coalesce(:cursor_seq, 0)",
+    ),
+    case(
+        "order",
+        "list_members",
+        "coalesce(:cursor_member_did::text, '')",
+        "coalesce(:cursor_member_did::text, 'z')",
+    ),
     # ---- idle
     case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.convo_id IS NULL"),
     case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.read_seq IS NOT NULL"),
@@ -382,8 +404,11 @@ SCHEMA = [
 ]  # fmt: skip
 
 INDEXES = [
+    case(NEAR_MISS, "wide_idx", "", "CREATE INDEX wide_idx ON messages (convo_id) INCLUDE (epoch); COMMENT ON INDEX wide_idx IS 'kept: x'"),
+    case(NEAR_MISS, "class_idx", "", "CREATE INDEX class_idx ON messages (convo_id text_pattern_ops); COMMENT ON INDEX class_idx IS 'kept: x'"),
     case("index-unused", "messages_sender_did_idx", "", "CREATE INDEX messages_sender_did_idx ON messages (sender_did)"),
     case("index-prefix", "messages_convo_id_idx", "", "CREATE INDEX messages_convo_id_idx ON messages (convo_id)"),
+    case("index-prefix", "again_key", "", "CREATE UNIQUE INDEX again_key ON messages (convo_id, seq)"),
     case("index-prefix", "again_idx", "", "CREATE INDEX again_idx ON members (member_did, convo_id) WHERE left_at IS NULL"),
     case(NEAR_MISS, "kept_idx", "", "CREATE INDEX kept_idx ON messages (sender_did); COMMENT ON INDEX kept_idx IS 'kept: the abuse desk asks by it'"),
     case(NEAR_MISS, "sender_key", "", "CREATE UNIQUE INDEX sender_key ON messages (sender_did, convo_id, seq)"),
