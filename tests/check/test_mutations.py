@@ -388,6 +388,7 @@ STUBS = [
     case("columns", "get_membership", "    read_seq: int\n", "    read_seq: int\n    more: int\n"),
     case("columns", "get_current_epoch", "convo_id: ConvoId) -> int:", "convo_id: ConvoId) -> str:"),
     case("parameter", "mark_read", "seq: Seq)", "seq: str)"),
+    case("parameter", "get_key_package", "cipher_suite: CipherSuite", "cipher_suite: int"),
     case("parameter", "get_membership", "convo_id: ConvoId, member_did: Did) -> Member | None", "convo_id: int, member_did: Did) -> Member | None"),
     case("drift", "get_membership", "member_did: Did) -> Member | None", "did: Did) -> Member | None"),
     case("drift", "get_membership", "member_did: Did) -> Member | None", "member_did: Did) -> Member"),
