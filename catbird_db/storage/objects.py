@@ -301,6 +301,8 @@ async def open_object(
         if start > found.size:
             raise InvalidArgumentError("start: is beyond the end of the object")
         end = found.size if length is None else min(found.size, start + length)
+        if start == end:
+            return
         with suppress(FileNotFoundError):  # collected, and perhaps stored anew, since it was found
             async for chunk in _verified(store, found, start, end):
                 yield chunk
