@@ -143,6 +143,11 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "messages_convo_id_fkey": (NotFoundError, "no such conversation"),
     "messages_convo_id_id_key": (ConflictError, "a message of this conversation has this id"),
     "messages_convo_id_epoch_key": (ConflictError, "this epoch has its commit"),
+    "users_username_key": (ConflictError, "this username is taken"),
+    "users_email_key": (ConflictError, "this email is another user's"),
+    "users_did_key": (ConflictError, "this DID is another user's"),
+    "blobs_convo_id_fkey": (NotFoundError, "no such conversation"),
+    "blobs_object_fkey": (NotFoundError, "the object is gone: its lease had ended; store it again"),
     "key_packages_did_cipher_suite_ref_key": (ConflictError, "this key package is stored"),
 }
 

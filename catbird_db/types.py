@@ -6,11 +6,24 @@ aliases do not admit, and `catbird-db check` proves that they fit the SQL.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from .errors import InvalidArgumentError
+
+
+class Absent(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+
+UNSET = Absent.UNSET
+"""What a parameter is that was left out, where None is a value."""
+
+Unset: TypeAlias = Literal[Absent.UNSET]
 
 INT8_MAX = 2**63 - 1
 MAX_BYTES = 16 * 2**20

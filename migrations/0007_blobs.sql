@@ -15,8 +15,9 @@ CREATE TABLE blobs (
     object_hash text COLLATE "C" NOT NULL,
     object_state text COLLATE "C" NOT NULL DEFAULT 'stored',
     created_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT blobs_pkey PRIMARY KEY (uploaded_by_did, id),
-    CONSTRAINT blobs_uploaded_by_did_cid_convo_id_key UNIQUE NULLS NOT DISTINCT (uploaded_by_did, cid, convo_id),
+    CONSTRAINT blobs_pkey PRIMARY KEY (uploaded_by_did, cid, id),
+    CONSTRAINT blobs_convo_id_cid_uploaded_by_did_key UNIQUE NULLS NOT DISTINCT (convo_id, cid, uploaded_by_did),
+    CONSTRAINT blobs_convo_id_id_key UNIQUE (convo_id, id),
     CONSTRAINT blobs_convo_id_fkey FOREIGN KEY (convo_id) REFERENCES conversations (id) ON DELETE CASCADE,
     CONSTRAINT blobs_object_fkey FOREIGN KEY (object_hash, object_state) REFERENCES objects (hash, state),
     CONSTRAINT blobs_object_state_check CHECK (object_state = 'stored')
@@ -27,10 +28,6 @@ tenant: uploaded_by_did, convo_id
 actor: uploaded_by_did';
 COMMENT ON COLUMN blobs.cid IS 'CIDv1, raw, sha2-256, base32, of the bytes.';
 COMMENT ON COLUMN blobs.id IS 'A UUIDv7: in the order of time.';
-
--- What list_blobs_by_conversation pages through; and what a member who knows a CID looks for.
-CREATE INDEX blobs_convo_id_idx ON blobs (convo_id, id);
-CREATE INDEX blobs_convo_id_cid_idx ON blobs (convo_id, cid);
 
 -- What the collector asks: is there a reference?
 CREATE INDEX blobs_object_hash_idx ON blobs (object_hash);

@@ -235,7 +235,7 @@ class _Reader:
             constants = {name: literal(one) for name, one in values.items() if is_constant(one)}
         conflict = tree.onConflictClause
         if conflict and conflict.action == enums.OnConflictAction.ONCONFLICT_UPDATE:
-            arbiter = {one.name for one in (conflict.infer.indexElems if conflict.infer else ())}
+            arbiter = {one.name for one in ((conflict.infer and conflict.infer.indexElems) or ())}
             constants = {name: one for name, one in constants.items() if name in arbiter}
             self._expressions((conflict.targetList, conflict.whereClause), queries)
         keys = _ONE_ROW if given.one_row else table.keys
