@@ -40,17 +40,16 @@ class FolderStore:
         with _storage_errors("an object cannot be written"):
             await in_thread(self._threads, _write_whole, self.folder / key, body, size)
 
-    async def get(
-        self, key: str, /, *, start: int = 0, length: int | None = None
-    ) -> AsyncGenerator[bytes]:
-        left = length
+    async def get(self, key: str, /, *, start: int, length: int) -> AsyncGenerator[bytes]:
         with _storage_errors("an object cannot be read", absence=True):
-            file, chunk = await in_thread(self._threads, _open_at, self.folder / key, start, left)
+            file, chunk = await in_thread(self._threads, _open_at, self.folder / key, start, length)
             with file:
                 while chunk:
                     yield chunk
-                    left = None if left is None else left - len(chunk)
-                    chunk = await in_thread(self._threads, _read_some, file, left)
+                    length -= len(chunk)
+                    chunk = (
+                        await in_thread(self._threads, _read_some, file, length) if length else b""
+                    )
 
     async def stat(self, key: str, /) -> int | None:
         with _storage_errors("an object cannot be looked up"):
@@ -117,7 +116,7 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _open_at(path: Path, start: int, length: int | None) -> tuple[BinaryIO, bytes]:
+def _open_at(path: Path, start: int, length: int) -> tuple[BinaryIO, bytes]:
     file = path.open("rb", buffering=0)
     try:
         file.seek(start)
@@ -127,8 +126,8 @@ def _open_at(path: Path, start: int, length: int | None) -> tuple[BinaryIO, byte
         raise
 
 
-def _read_some(file: BinaryIO, left: int | None) -> bytes:
-    return file.read(CHUNK if left is None else min(CHUNK, left))
+def _read_some(file: BinaryIO, left: int) -> bytes:
+    return file.read(min(CHUNK, left))
 
 
 def _size(path: Path) -> int | None:

@@ -221,8 +221,8 @@ async def put_object(
                 return StoredObject(hash=hash, size=spool.size)
             await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
     raise StorageError(
-        f"put_object: {PUT_ATTEMPTS} times its lease of {store.lease:g} s (OBJECT_LEASE) had ended "
-        "when the upload had"
+        f"put_object: {PUT_ATTEMPTS} times the object was gone when its upload had ended: is the "
+        f"lease of {store.lease:g} s (OBJECT_LEASE) too short for a pause of this program?"
     )
 
 
@@ -236,9 +236,11 @@ async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> 
         spool.file.seek(0)
         await store.put(intended.key, spool.file, spool.size)
         kept = await store.stat(intended.key)
-    if kept != spool.size:
-        raise StorageError(f"put_object: the store kept {kept or 0} of {spool.size} bytes")
-    return await mark_stored(pool, hash=hash, generation=intended.generation, lease=store.lease)
+    if kept not in (None, spool.size):
+        raise StorageError(f"put_object: the store kept {kept} of {spool.size} bytes")
+    return kept is not None and await mark_stored(
+        pool, hash=hash, generation=intended.generation, lease=store.lease
+    )
 
 
 async def _intend(pool: Pool, hash: str, size: int, lease: float) -> ObjectRow | None:
@@ -314,8 +316,8 @@ async def _verified(
     store: ObjectStore, found: ObjectRow, start: int, end: int
 ) -> AsyncIterator[bytes]:
     digest = hashlib.sha256() if end - start == found.size else None
-    left, length = end - start, end - start if end < found.size else None
-    async for chunk in store.get(found.key, start=start, length=length):
+    left = end - start
+    async for chunk in store.get(found.key, start=start, length=left):
         left -= len(chunk)
         if digest is not None:
             await update_digest(digest, chunk)

@@ -70,21 +70,20 @@ class S3Store:
             self._bucket, key, body, size, part_size=part, num_parallel_uploads=1
         )
 
-    async def get(
-        self, key: str, /, *, start: int = 0, length: int | None = None
-    ) -> AsyncGenerator[bytes]:
+    async def get(self, key: str, /, *, start: int, length: int) -> AsyncGenerator[bytes]:
         response, chunk = await self._run(self._open, key, start, length)
         try:
             while chunk:
                 yield chunk
-                chunk = await self._run(response.read, CHUNK)
+                length -= len(chunk)
+                chunk = await self._run(_read_some, response, length) if length else b""
             response.release_conn()
         finally:
             response.close()
 
-    def _open(self, key: str, start: int, length: int | None) -> tuple[Any, bytes]:
-        response = self._client.get_object(self._bucket, key, start, length or 0)
-        return response, response.read(CHUNK)
+    def _open(self, key: str, start: int, length: int) -> tuple[Any, bytes]:
+        response = self._client.get_object(self._bucket, key, start, length)
+        return response, _read_some(response, length)
 
     async def stat(self, key: str, /) -> int | None:
         try:
@@ -108,6 +107,10 @@ class S3Store:
             if isinstance(error, S3Error) and error.code == "NoSuchKey":
                 raise FileNotFoundError from None
             raise StorageError(f"S3: {_said(error)}") from error
+
+
+def _read_some(response: Any, left: int) -> bytes:
+    return response.read(min(CHUNK, left), decode_content=False)
 
 
 def _required(settings: Settings, name: str) -> str:

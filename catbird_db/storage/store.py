@@ -63,10 +63,10 @@ class ObjectStore(Protocol):
         """Write ``size`` bytes from a file's position on; whole, or not at all."""
         ...
 
-    def get(
-        self, key: str, /, *, start: int = 0, length: int | None = None
-    ) -> AsyncGenerator[bytes]:
-        """The bytes in chunks, or some of them; FileNotFoundError where there are none."""
+    def get(self, key: str, /, *, start: int, length: int) -> AsyncGenerator[bytes]:
+        """So many bytes (1 at least) in chunks, or less where there are less.
+
+        FileNotFoundError where there are none under this key."""
         ...
 
     async def stat(self, key: str, /) -> int | None:
