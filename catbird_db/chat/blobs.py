@@ -187,7 +187,7 @@ async def refer_blob(
     made: dict[str, Any] = {
         "uploaded_by_did": uploaded_by_did,
         "id": uuid7(),
-        "cid": _cid(stored.sha256),
+        "cid": cid_of(stored.sha256),
         "mime_type": mime_type,
         "size": stored.size,
         "object_hash": stored.hash,
@@ -229,7 +229,7 @@ async def get_blob(
         yield chunk
 
 
-def _cid(sha256: str) -> str:
+def cid_of(sha256: str) -> str:
     """Multibase base32 ("b") of version 1, codec raw, multihash sha2-256 of 32 bytes."""
     binary = bytes([0x01, 0x55, 0x12, 32]) + bytes.fromhex(sha256)
     return "b" + base64.b32encode(binary).decode().lower().rstrip("=")
