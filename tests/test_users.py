@@ -96,7 +96,19 @@ async def test_of_many_who_want_one_name_one_gets_it(catbird_pool: Pool) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["", "-a", ".a", "a b", "a/b", "é", "\N{CYRILLIC CAPITAL LETTER A}lice", "a" * 65, "a\n", "a@b"]
+    "name",
+    [
+        "",
+        "-a",
+        ".a",
+        "a b",
+        "a/b",
+        "é",
+        "\N{CYRILLIC CAPITAL LETTER A}lice",
+        "a" * 65,
+        "a\n",
+        "a@b",
+    ],
 )
 async def test_a_username_is_of_ascii_that_stands_in_a_url(catbird_pool: Pool, name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="username"):

@@ -29,7 +29,7 @@ from ..errors import (
 from ..pool import Connection, Executor, Pool, transaction
 from ..query import query
 from ..signature import validated
-from ..types import INT8_MAX, BatchLimit, Limit, Row
+from ..types import INT8_MAX, BatchLimit, Input, Limit, Row
 from .store import PREFIX, Body, ObjectStore, Spool, StoreEntry, spooled, update_digest
 
 __all__ = [
@@ -61,14 +61,14 @@ KEY: Final = re.compile(
 )
 
 
-class StoredObject(Row, frozen=True):
+class StoredObject(Input, frozen=True):
     """Bytes that are stored, and safe from collection for OBJECT_LEASE seconds: refer to them by then.
 
     ``hash`` names the object; ``size`` is in bytes.
     """
 
-    hash: str
-    size: int
+    hash: ObjectHash
+    size: Offset
 
     @property
     def sha256(self) -> str:

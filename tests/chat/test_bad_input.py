@@ -5,19 +5,19 @@ a new function is attacked as soon as it is exported, and a parameter of a new n
 until somebody says what is bad for it.
 """
 
-import inspect
 import math
 import random
 import traceback
 import typing
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from actors import converse, stored
+from functions import STORE, Function, functions, parameters
 
 import catbird_db
 from catbird_db import (
@@ -32,14 +32,18 @@ from catbird_db import (
     Page,
     Pool,
     Settings,
+    StorageError,
+    StoredObject,
     WelcomeRecipient,
     acknowledge_welcome,
+    collect_garbage,
     commit_group_change,
     consume_key_package,
     consume_key_packages,
     create_conversation,
     create_message,
     create_messages,
+    create_user,
     delete_key_packages,
     get_current_epoch,
     get_group_info,
@@ -52,6 +56,8 @@ from catbird_db import (
     list_pending_welcomes,
     mark_read,
     open_pool,
+    reconcile,
+    store_blob,
     store_key_package,
     store_key_packages,
     update_conversation_epoch,
@@ -62,17 +68,7 @@ from catbird_db.types import Input, Row
 ALICE, BOB, CAROL = "did:plc:alice", "did:plc:bob", "did:plc:carol"
 SOON = datetime(2099, 1, 1, tzinfo=UTC)
 
-Function: TypeAlias = Callable[..., Awaitable[Any]]
-
-ABOUT_THE_POOL = {"health_check", "run_transaction"}
-"""Coroutine functions that run no statement of their own on an executor: not for this file."""
-
-FUNCTIONS: dict[str, Function] = {
-    name: value
-    for name in catbird_db.__all__
-    if inspect.iscoroutinefunction(value := getattr(catbird_db, name))
-    and name not in ABOUT_THE_POOL
-}
+FUNCTIONS = functions()
 MODELS: dict[str, type[Row]] = {
     name: value
     for name in catbird_db.__all__
@@ -140,7 +136,28 @@ PACKAGE = NewKeyPackage(cipher_suite=1, key_data=b"x", expires_at=SOON)
 RECIPIENT = WelcomeRecipient(did=BOB, key_package_ref=b"x")
 WELCOME = NewWelcome(data=b"x", recipients=[RECIPIENT])
 
+STORED = StoredObject(hash="0" * 64, size=1)
+CID = "b" + "a" * 58
+NO_BODY = [SECRET, bytearray(b"s3cr3t"), [b"x"], FIGURES, True, object(), bytes]
+FROM_0 = number(0, INT8_MAX)
+
 PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
+    "uploaded_by_did": (ALICE, DID),
+    "cid": (CID, ["", CID.upper(), CID + "a", "Qm" + "a" * 44, f"{SECRET}\0", *NO_TEXT]),
+    "mime_type": ("image/png", ["", *text(255)]),
+    "stored": (STORED, [SECRET, {"hash": SECRET, "size": 1}, MESSAGE, FIGURES]),
+    "hash": (STORED.hash, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "\n", *NO_TEXT]),
+    "sha256": (None, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "_" + "0" * 32, *NO_TEXT]),
+    "owner": (ALICE, ["", SECRET * 512, *NO_TEXT]),
+    "body": (b"x", NO_BODY),
+    **dict.fromkeys(["start", "length", "size"], (0, FROM_0)),
+    "mend": (False, NO_BOOL),
+    "user_id": (1, number(1, INT8_MAX)),
+    "username": ("alice", ["", f"-{SECRET}", f"{SECRET} x", f"{SECRET}é", *text(64)]),
+    "email": ("alice@example.org", ["", SECRET, f"{SECRET}@", f"{SECRET}@é", *text(254)]),
+    "password": (SECRET[::-1], ["", *text(1024)]),
+    "full_name": ("Alice", text(255)),
+    "is_active": (True, NO_BOOL),
     **dict.fromkeys(["did", "creator_did", "sender_did", "reader_did"], (ALICE, DID)),
     **dict.fromkeys(["member_did", "recipient_did"], (ALICE, DID)),
     "add_dids": ([BOB], list_of(BOB, 10_000, *DID)),
@@ -180,6 +197,9 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
 SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("delete_messages_before", "limit"): (10, number(1, 100_000)),
     ("delete_expired_key_packages", "limit"): (10, number(1, 100_000)),
+    ("collect_garbage", "limit"): (10, number(1, 100_000)),
+    ("reconcile", "limit"): (10, number(1, 100_000)),
+    ("store_blob", "data"): (b"x", NO_BODY),
 }
 
 
@@ -193,14 +213,6 @@ def attacks(attacked: Callable[..., Any]) -> Iterator[tuple[str, Any, list[Any]]
         )
         good, bad = SPECIAL.get((owner, name)) or PARAMETERS[name]
         yield name, good, bad if type(None) in typing.get_args(hints[name]) else [*bad, None]
-
-
-def parameters(attacked: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Those of a function, less the executor; or the fields of a model."""
-    found = inspect.signature(attacked).parameters
-    return {
-        name: found[name] for name in found if found[name].kind is inspect.Parameter.KEYWORD_ONLY
-    }
 
 
 def good_arguments(attacked: Callable[..., Any]) -> dict[str, Any]:
@@ -257,7 +269,7 @@ async def test_the_values_called_good_are_let_through_by_every_function(
     assert len(FUNCTIONS) >= 37
     for name, function in FUNCTIONS.items():
         seen.clear()
-        with suppress(ConflictError, NotFoundError, NotAMemberError):
+        with suppress(ConflictError, NotFoundError, NotAMemberError, StorageError):
             await function(watched, **good_arguments(function))
         assert seen, f"{name}: nothing was sent"
 
@@ -414,6 +426,10 @@ async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
         *(await list_pending_welcomes(catbird_pool, recipient_did=BOB)).items,
         await get_message(catbird_pool, convo_id="c", message_id="m", reader_did=BOB),
         *await list_new_messages(catbird_pool, reader_did=BOB, positions={"c": 0}),
+        await store_blob(catbird_pool, STORE, data=b"x", uploaded_by_did=ALICE, convo_id="c"),
+        await collect_garbage(catbird_pool, STORE),
+        await reconcile(catbird_pool, STORE),
+        await create_user(catbird_pool, username="alice", email="a@b", password=SECRET),
     ]
     returned = {model for model in MODELS.values() if not issubclass(model, Input)}
     health = catbird_db.Health if hasattr(catbird_db, "Health") else None
@@ -455,14 +471,17 @@ NOWHERE: dict[str, Any] = {
     "get_message": NotAMemberError,
     "get_message_count": NotFoundError,
     "is_member": False,
+    "list_blobs_by_conversation": NotAMemberError,
     "list_commits": NotAMemberError,
     "list_members": Page([], None),
     "list_messages": NotAMemberError,
     "list_messages_since": NotAMemberError,
     "list_new_messages": NotAMemberError,
     "mark_read": NotFoundError,
+    "refer_blob": NotAMemberError,
     "remove_member": False,
     "reset_unread_count": NotFoundError,
+    "store_blob": NotAMemberError,
     "update_conversation_epoch": NotFoundError,
     "update_unread_count": NotFoundError,
 }

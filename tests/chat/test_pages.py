@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from actors import converse, send, stored
+from functions import STORE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scale import scaled
@@ -29,15 +30,19 @@ from catbird_db import (
     commit_group_change,
     create_conversation,
     create_conversation_with_members,
+    create_user,
     delete_message,
     get_conversation,
+    list_blobs_by_conversation,
     list_conversations,
     list_members,
     list_messages,
     list_messages_since,
     list_new_messages,
     list_pending_welcomes,
+    list_users,
     remove_member,
+    store_blob,
     transaction,
     update_conversation_epoch,
 )
@@ -407,6 +412,10 @@ async def prepare(pool: Pool) -> None:
         await converse(pool, convo_id, ALICE, BOB)
         await send(pool, convo_id, ALICE, "1", "2", "3")
         await welcome(pool, BOB, convo_id, 0, [b"1", b"2"])
+    for data in (b"1", b"2"):
+        await store_blob(pool, STORE, data=data, uploaded_by_did=ALICE, convo_id="a")
+    for name in ("alice", "bob"):
+        await create_user(pool, username=name, email=f"{name}@example.org")
 
 
 def askers(db: Any) -> dict[str, Ask]:
@@ -414,6 +423,10 @@ def askers(db: Any) -> dict[str, Ask]:
         "list_messages": asking(list_messages, db, convo_id="a", reader_did=ALICE),
         "list_conversations": asking(list_conversations, db, member_did=ALICE),
         "list_members": asking(list_members, db, convo_id="a"),
+        "list_blobs_by_conversation": asking(
+            list_blobs_by_conversation, db, convo_id="a", reader_did=ALICE
+        ),
+        "list_users": asking(list_users, db),
         "list_pending_welcomes": asking(list_pending_welcomes, db, recipient_did=BOB),
     }
     assert sorted(ready) == sorted(PAGED), "a function that returns pages is not in this table"
