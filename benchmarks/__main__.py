@@ -27,6 +27,7 @@ from catbird_db.embedded import EmbeddedServer, start_server
 from .buffers import Sizes, measure_buffers
 from .contenders import CONTENDERS, READ_CONVO, READ_MESSAGES, TASKS, Contender, Ours
 from .measure import Measured, Pace, Turn, import_seconds, measure
+from .objects import measure_objects
 from .report import ONE_BY_ONE, Results, Scenario, facts_of, judge, show, write
 from .tables import (
     BATCH,
@@ -125,10 +126,13 @@ async def run(*, quick: bool) -> Results:
     ):
         facts = await facts_of(server, pace)
         measured = await time_all(server, pace)
+        progress("put_object, open_object")
+        objects = await measure_objects(await create_database(server, "objects"), quick=quick)
     progress(f"buffers, at {sizes.messages[1]:,} messages")
     with start_server() as throwaway:
         buffers = await measure_buffers(throwaway, sizes)
-    return Results(facts, measured, buffers, importing, judge(measured, buffers, importing))
+    marks = judge(measured, objects, buffers, importing)
+    return Results(facts, measured, objects, buffers, importing, marks)
 
 
 def progress(what: str) -> None:

@@ -29,7 +29,7 @@ KIB, MIB = 2**10, 2**20
 KEPT = 32
 """Objects that are read, in turn."""
 
-DIRECT, OURS = "minio", "catbird_db"
+DIRECT, OURS = "minio client", "catbird_db"
 
 Operation: TypeAlias = Literal["put_object", "open_object"]
 

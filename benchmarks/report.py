@@ -26,6 +26,7 @@ from .contenders import (
     SqlAlchemy,
 )
 from .measure import Measured, Pace
+from .objects import DIRECT, Transfer
 from .tables import BATCH
 
 __all__ = ["ONE_BY_ONE", "Mark", "Results", "Scenario", "facts_of", "judge", "show", "write"]
@@ -85,6 +86,7 @@ class Mark:
 class Results:
     facts: Mapping[str, str]
     measured: Mapping[Scenario, Measured]
+    objects: Mapping[Transfer, Measured]
     buffers: Buffers
     import_seconds: float
     marks: list[Mark]
@@ -129,7 +131,10 @@ def _processor() -> str:
 
 
 def judge(
-    measured: Mapping[Scenario, Measured], buffers: Buffers, import_seconds: float
+    measured: Mapping[Scenario, Measured],
+    objects: Mapping[Transfer, Measured],
+    buffers: Buffers,
+    import_seconds: float,
 ) -> list[Mark]:
     marks: list[Mark] = []
 
@@ -161,6 +166,9 @@ def judge(
         if scenario.operation == "create_messages":
             ratio = 1 / measured[scenario].ratio(Ours.name, ONE_BY_ONE)
             at_least(10, f"{scenario.title}, rate of create_message, {scenario.condition}", ratio)
+    for transfer, found in objects.items():
+        ratio = 1 / found.ratio(Ours.name, DIRECT)
+        at_least(transfer.mark, f"{transfer.title}, rate of the minio client alone", ratio)
     for operation in dict.fromkeys(one.operation for one in buffers.touched):
         plans = [one for one in buffers.touched if one.operation == operation]
         small, large = plans[0].rows
@@ -195,6 +203,19 @@ def _timings(results: Results) -> tuple[list[str], list[list[str]]]:
                 )
         rows.append(row)
     return header, rows
+
+
+def _objects(results: Results) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            transfer.title,
+            f"{measured.median(Ours.name):,.0f}",
+            f"{measured.median(DIRECT):,.0f}",
+            f"{1 / measured.ratio(Ours.name, DIRECT):.2f}",
+        ]
+        for transfer, measured in results.objects.items()
+    ]
+    return ["µs", Ours.name, "minio client alone", "our rate as a part of its"], rows
 
 
 def _marks(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -253,6 +274,7 @@ def show(results: Results) -> None:
         console.print(f"[dim]{name}:[/] {value}", highlight=False)
     console.print(_timings_table(results))
     for header, rows in (
+        _objects(results),
         _buffers(results),
         _by_relation(results),
         _bursts(results),
@@ -317,6 +339,10 @@ def _as_json(results: Results) -> str:
         "facts": dict(results.facts),
         "marks": [asdict(mark) for mark in results.marks],
         "timings": timings,
+        "objects": [
+            {**asdict(transfer), "rounds": dict(measured.rounds)}
+            for transfer, measured in results.objects.items()
+        ],
         "buffers": asdict(results.buffers),
         "import_seconds": round(results.import_seconds, 3),
     }
@@ -353,6 +379,13 @@ Each beside ours: x1.27 takes 1.27 times as long as catbird_db.
 create_message as four statements is the same work on asyncpg's stock pool, in a transaction: lock the
 conversation and the member, insert, update the conversation, update the member.
 
+## Objects
+
+put_object and open_object on a SeaweedFS of this machine, beside the minio client called directly, in as many threads.
+Ours is that client with two short transactions around an upload, and one look-up and the check of the hash for a read.
+
+{objects}
+
 ## Buffers
 
 `EXPLAIN (ANALYZE, BUFFERS)`, shared hit + read, after a vacuum. The small conversation (or DID) is
@@ -383,6 +416,7 @@ def _as_page(results: Results) -> str:
         facts="\n".join(f"- {name}: {value}" for name, value in results.facts.items()),
         marks=_as_markdown(*_marks(results)),
         timings=_as_markdown(*_timings(results)),
+        objects=_as_markdown(*_objects(results)),
         buffers=_as_markdown(*_buffers(results)),
         by_relation=_as_markdown(*_by_relation(results)),
         bursts=_as_markdown(*_bursts(results)),
