@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -45,6 +46,20 @@ DeviceId = Annotated[str, StringConstraints(max_length=255, pattern=_TEXT)]
 
 MessageId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
 """The sender's own id of a message, unique in its conversation; sending it again is a retry."""
+
+UserId = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""A user: `User.id`."""
+
+FileId = UUID
+"""A file of a vault; moving does not change it."""
+
+FileVersionNumber = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""Which version of a file: 1, 2, 3, ..."""
+
+ContentType = Annotated[
+    str, StringConstraints(max_length=255, pattern=r"^[!-.0-~]+/[!-.0-~][ -~]*$")
+]
+"""A media type, perhaps with parameters: ``text/markdown; charset=utf-8``."""
 
 Title = Annotated[str, StringConstraints(max_length=1000, pattern=_TEXT)]
 

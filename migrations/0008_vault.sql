@@ -112,6 +112,7 @@ CREATE INDEX files_deleted_idx ON files (user_id, deleted_at, id) WHERE deleted_
 
 -- Who refers to an object: for its collection.
 CREATE INDEX files_object_idx ON files (object_hash);
+COMMENT ON INDEX files_object_idx IS 'kept: deleting an object looks here for references';
 
 CREATE TABLE file_versions (
     user_id bigint NOT NULL,
@@ -134,3 +135,4 @@ tenant: user_id';
 COMMENT ON COLUMN file_versions.version IS '1, 2, 3, ... without gaps, in the order of the writes.';
 
 CREATE INDEX file_versions_object_idx ON file_versions (object_hash);
+COMMENT ON INDEX file_versions_object_idx IS 'kept: deleting an object looks here for references';

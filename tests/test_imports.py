@@ -26,7 +26,7 @@ LAYERS = [
     {"pool", "signature", "catalog", "migrate", "embedded"},
     {"query"},
     {"storage"},
-    {"health", "chat", "users"},
+    {"health", "chat", "users", "vault"},
     {""},  # catbird_db itself, the public face
     {"check", "demo", "testing"},
     {"cli"},
