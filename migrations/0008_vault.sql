@@ -111,8 +111,7 @@ CREATE INDEX files_deleted_path_idx ON files (user_id, path, deleted_at, id) WHE
 CREATE INDEX files_deleted_idx ON files (user_id, deleted_at, id) WHERE deleted_at IS NOT NULL;
 
 -- Who refers to an object: for its collection.
-CREATE INDEX files_object_idx ON files (object_hash);
-COMMENT ON INDEX files_object_idx IS 'kept: deleting an object looks here for references';
+CREATE INDEX files_object_hash_idx ON files (object_hash);
 
 CREATE TABLE file_versions (
     user_id bigint NOT NULL,
@@ -134,5 +133,4 @@ COMMENT ON TABLE file_versions IS 'Everything that was ever written to a file, t
 tenant: user_id';
 COMMENT ON COLUMN file_versions.version IS '1, 2, 3, ... without gaps, in the order of the writes.';
 
-CREATE INDEX file_versions_object_idx ON file_versions (object_hash);
-COMMENT ON INDEX file_versions_object_idx IS 'kept: deleting an object looks here for references';
+CREATE INDEX file_versions_object_hash_idx ON file_versions (object_hash);

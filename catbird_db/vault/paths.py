@@ -23,9 +23,9 @@ def normalize_path(path: str) -> str:
         InvalidArgumentError: says which rule the path breaks.
     """
     if any(unicodedata.category(one) == "Cc" for one in path):
-        raise InvalidArgumentError("has a control character")
+        raise InvalidArgumentError("the path has a control character")
     if any("\ud800" <= one <= "\udfff" for one in path):
-        raise InvalidArgumentError("is no Unicode text: it has half of a surrogate pair")
+        raise InvalidArgumentError("the path is no Unicode text: it has half of a surrogate pair")
     if path in ("", "/"):
         return ""
     path = unicodedata.normalize("NFC", path)
@@ -33,11 +33,11 @@ def normalize_path(path: str) -> str:
         path = f"/{path}"
     segments = path[1:].split("/")
     if "" in segments:
-        raise InvalidArgumentError("has an empty segment, or ends with '/'")
+        raise InvalidArgumentError("the path has an empty segment, or ends with '/'")
     if "." in segments or ".." in segments:
-        raise InvalidArgumentError("has a segment '.' or '..'")
+        raise InvalidArgumentError("the path has a segment '.' or '..'")
     if len(path.encode()) > MAX_PATH_BYTES:
-        raise InvalidArgumentError(f"has more than {MAX_PATH_BYTES} bytes in UTF-8")
+        raise InvalidArgumentError(f"the path has more than {MAX_PATH_BYTES} bytes in UTF-8")
     return path
 
 
@@ -58,7 +58,7 @@ def is_below(path: str, folder: str) -> bool:
 
 def _not_the_root(path: str) -> str:
     if not path:
-        raise InvalidArgumentError("is the root, which is always there and stays where it is")
+        raise InvalidArgumentError("the path is the root, which is always there and stays where it is")
     return path
 
 

@@ -18,7 +18,7 @@ WITH shared AS MATERIALIZED (
 written AS (
     UPDATE files AS f
        SET version = f.version + 1, object_hash = :object_hash, size = :size,
-           content_type = coalesce(:content_type::text, f.content_type), updated_at = statement_timestamp()
+           content_type = coalesce(:content_type::text, f.content_type), updated_at = greatest(statement_timestamp(), f.updated_at)
       FROM shared
      WHERE f.user_id = shared.user_id
        AND f.path = :path AND f.deleted_at IS NULL
@@ -55,7 +55,7 @@ latest AS MATERIALIZED (
 revived AS (
     UPDATE files AS f
        SET deleted_at = NULL, deletion_id = NULL, folder_id = :folder_id, version = f.version + 1,
-           object_hash = :object_hash, size = :size, content_type = :content_type, updated_at = statement_timestamp()
+           object_hash = :object_hash, size = :size, content_type = :content_type, updated_at = greatest(statement_timestamp(), f.updated_at)
       FROM room
      CROSS JOIN latest
      WHERE f.user_id = room.user_id AND f.id = latest.id

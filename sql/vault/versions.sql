@@ -30,7 +30,7 @@ WITH shared AS MATERIALIZED (
 written AS (
     UPDATE files AS f
        SET version = f.version + 1, object_hash = old.object_hash, size = old.size,
-           content_type = old.content_type, updated_at = statement_timestamp()
+           content_type = old.content_type, updated_at = greatest(statement_timestamp(), f.updated_at)
       FROM shared
       JOIN file_versions AS old ON old.user_id = shared.user_id
      WHERE f.user_id = :user_id AND f.id = :file_id AND f.deleted_at IS NULL
