@@ -21,7 +21,7 @@ from ..storage import ObjectStore, StoredObject, open_object, put_object
 from ..storage.objects import ObjectHash, Offset
 from ..storage.store import Body
 from ..types import ContentType, Cursor, FileId, Limit, Row, UserId
-from .folders import ensure_folder, find_entry, lock_vault, refuse_occupied
+from .folders import ensure_folder, find_entry, get_folder, lock_vault
 from .paths import EntryPath, VaultPath, parent_of
 
 __all__ = [
@@ -391,11 +391,12 @@ async def restore_file(db: Executor, /, *, user_id: UserId, path: EntryPath) -> 
     """
     async with transaction(db) as tx:
         await lock_vault(tx, user_id=user_id)
-        await refuse_occupied(tx, user_id=user_id, path=path)
         folder_id = await ensure_folder(tx, user_id=user_id, path=parent_of(path))
         file = await untrash_file(tx, user_id=user_id, path=path, folder_id=folder_id)
         if file is None:
             raise NotFoundError("restore_file: path: no file was deleted there")
+        if await get_folder(tx, user_id=user_id, path=path) is not None:
+            raise ConflictError("restore_file: path: a folder is there")
         return file
 
 

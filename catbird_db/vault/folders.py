@@ -266,7 +266,9 @@ async def restore_folder(db: Executor, /, *, user_id: UserId, path: EntryPath) -
         deleted = await find_deleted_folder(tx, user_id=user_id, path=path)
         if deleted is None:
             raise NotFoundError("restore_folder: path: no folder was deleted there")
-        await refuse_occupied(tx, user_id=user_id, path=path)
+        there = await find_entry(tx, user_id=user_id, path=path)
+        if there is not None:
+            raise ConflictError(f"restore_folder: path: a {there.kind} is there")
         parent_id = await ensure_folder(tx, user_id=user_id, path=parent_of(path))
         restored = await restore_tree(
             tx,
@@ -311,9 +313,3 @@ async def ensure_folder(tx: Connection, /, *, user_id: UserId, path: VaultPath) 
     if folder_id is None:
         raise ConflictError("path: a file has this path, or that of a folder around it")
     return folder_id
-
-
-async def refuse_occupied(tx: Connection, /, *, user_id: UserId, path: VaultPath) -> None:
-    there = await find_entry(tx, user_id=user_id, path=path)
-    if there is not None:
-        raise ConflictError(f"path: a {there.kind} is there")

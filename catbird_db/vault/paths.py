@@ -58,7 +58,9 @@ def is_below(path: str, folder: str) -> bool:
 
 def _not_the_root(path: str) -> str:
     if not path:
-        raise InvalidArgumentError("the path is the root, which is always there and stays where it is")
+        raise InvalidArgumentError(
+            "the path is the root, which is always there and stays where it is"
+        )
     return path
 
 

@@ -202,13 +202,13 @@ async def test_each_spelling_of_a_path_finds_the_same_file(pool: Pool, alice: in
     assert await tree(pool, alice, "/cafe\u0301") == ["/caf\u00e9/menu.md"]
 
 
-@pytest.mark.parametrize("path", REFUSED)
-async def test_a_hostile_path_reaches_no_statement(pool: Pool, alice: int, path: str) -> None:
+async def test_a_hostile_path_reaches_no_statement(pool: Pool, alice: int) -> None:
     content = await an_object(pool, "x")
-    with pytest.raises(InvalidArgumentError, match="path") as caught:
-        await record_file(pool, user_id=alice, path=path, stored=content)
-    assert caught.value.sqlstate is None
-    with pytest.raises(InvalidArgumentError, match="path") as caught:
-        await create_folder(pool, user_id=alice, path=path)
-    assert caught.value.sqlstate is None
+    for path in REFUSED:
+        with pytest.raises(InvalidArgumentError, match="path") as caught:
+            await record_file(pool, user_id=alice, path=path, stored=content)
+        assert caught.value.sqlstate is None
+        with pytest.raises(InvalidArgumentError, match="path") as caught:
+            await create_folder(pool, user_id=alice, path=path)
+        assert caught.value.sqlstate is None
     assert await tree(pool, alice) == []
