@@ -26,6 +26,7 @@ from .contenders import (
     SqlAlchemy,
 )
 from .measure import Measured, Pace
+from .moves import Moves
 from .objects import DIRECT, Transfer
 from .tables import BATCH
 
@@ -88,6 +89,7 @@ class Results:
     measured: Mapping[Scenario, Measured]
     objects: Mapping[Transfer, Measured]
     buffers: Buffers
+    moves: Moves
     import_seconds: float
     marks: list[Mark]
 
@@ -134,6 +136,7 @@ def judge(
     measured: Mapping[Scenario, Measured],
     objects: Mapping[Transfer, Measured],
     buffers: Buffers,
+    moves: Moves,
     import_seconds: float,
 ) -> list[Mark]:
     marks: list[Mark] = []
@@ -180,6 +183,8 @@ def judge(
             before, after = max(counts, key=lambda count: count[1] - count[0])  # of the worse plan
             found = f"{after - before:+} ({before} → {after})"
             marks.append(Mark(f"{text}, {where}", "≤ 2", found, after - before <= 2))
+    text = f"move_folder of {moves.descendants:,} descendants, rate of the same row by row"
+    at_least(2, text, moves.ratio)
     found = f"{import_seconds:.2f} s"
     marks.append(Mark("import catbird_db", "< 0.4 s", found, import_seconds < 0.4))
     return marks
@@ -265,6 +270,19 @@ def _by_relation(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["relation", "buffers"], [*rows, ["all", f"{total:.1f}"]]
 
 
+def _moves(results: Results) -> tuple[list[str], list[list[str]]]:
+    moves = results.moves
+    rows = [
+        ["one statement", f"{moves.one_statement:.2f}", "x1.00"],
+        [
+            "row by row, prepared, in one transaction",
+            f"{moves.row_by_row:.2f}",
+            f"x{moves.ratio:.2f}",
+        ],
+    ]
+    return [f"move_folder of {moves.descendants:,} descendants", "seconds", "beside ours"], rows
+
+
 # Shown.
 
 
@@ -278,6 +296,7 @@ def show(results: Results) -> None:
         _buffers(results),
         _by_relation(results),
         _bursts(results),
+        _moves(results),
         _marks(results),
     ):
         console.print(_table(header, rows))
@@ -344,6 +363,7 @@ def _as_json(results: Results) -> str:
             for transfer, measured in results.objects.items()
         ],
         "buffers": asdict(results.buffers),
+        "moves": asdict(results.moves),
         "import_seconds": round(results.import_seconds, 3),
     }
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
@@ -388,7 +408,7 @@ Ours is that client with two short transactions around an upload, and one look-u
 
 ## Buffers
 
-`EXPLAIN (ANALYZE, BUFFERS)`, shared hit + read, after a vacuum. The small conversation (or DID) is
+`EXPLAIN (ANALYZE, BUFFERS)`, shared hit + read, after a vacuum. The small conversation (DID, vault) is
 measured in a database of its own size and beside the large one; the difference of the two is that of the
 height of the indexes, which one level more brings for each index that is descended.
 
@@ -408,6 +428,13 @@ A claimed package leaves a dead entry at the head of the index, which the next c
 a vacuum:
 
 {bursts}
+
+## A folder that moves
+
+{moves}
+
+Median of rounds in which both move the same tree, after a vacuum. Most of the time goes to the indexes that
+hold a path: three of `files`.
 """
 
 
@@ -420,6 +447,7 @@ def _as_page(results: Results) -> str:
         buffers=_as_markdown(*_buffers(results)),
         by_relation=_as_markdown(*_by_relation(results)),
         bursts=_as_markdown(*_bursts(results)),
+        moves=_as_markdown(*_moves(results)),
     )
 
 
