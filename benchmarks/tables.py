@@ -144,7 +144,7 @@ async def fill_vault(connection: asyncpg.Connection, user_id: int, files: int) -
 
 
 async def fill_background(connection: asyncpg.Connection) -> None:
-    """Other people's conversations, key packages and files, 10,000 rows of each: before and after all others.
+    """Other people's conversations, key packages and files, 10,000 rows at least of each: before and after all others.
 
     So nobody's keys are the last of an index, where PostgreSQL spares itself the way down.
     """
@@ -153,7 +153,7 @@ async def fill_background(connection: asyncpg.Connection) -> None:
     await fill_messages(connection, others, 20)
     await fill_key_packages(connection, [f"did:plc:{other}" for other in others], 20)
     for user_id in (1, 1_000_000):
-        await fill_vault(connection, user_id, 5_000)
+        await fill_vault(connection, user_id, 25_000)
 
 
 def current_epoch(messages: int) -> int:
