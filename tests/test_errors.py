@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import psycopg
@@ -399,13 +400,18 @@ ARGUMENTS: dict[str, Any] = {
     "body": b"body",
     "cid": "b" + "a" * 58,
     "data": b"data",
+    "deleted_before": datetime(2100, 1, 1, tzinfo=UTC),
     "email": "alice@example.org",
+    "file_id": UUID(int=1),
     "hash": "0" * 64,
     "password": "a password",
+    "path": "/notes/today.md",
     "stored": StoredObject(hash="0" * 64, size=1),
+    "to": "/elsewhere",
     "uploaded_by_did": "did:plc:alice",
     "user_id": 1,
     "username": "alice",
+    "version": 1,
     "after_seq": 0,
     "cipher_suite": 1,
     "ciphertext": b"ciphertext",
@@ -489,7 +495,7 @@ async def test_every_function_says_that_its_connection_was_killed(
     all_functions = functions()
     tables = (
         "conversations, members, messages, key_packages, welcomes, welcome_recipients, group_infos, "
-        "blobs, objects, users"
+        "blobs, objects, users, vaults, folders, files, file_versions"
     )
     many = {**catbird_settings.model_dump(), "db_pool_max_size": len(all_functions) + 1}
     kill = (

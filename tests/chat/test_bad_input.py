@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from actors import converse, stored
@@ -41,6 +42,7 @@ from catbird_db import (
     consume_key_package,
     consume_key_packages,
     create_conversation,
+    create_folder,
     create_message,
     create_messages,
     create_user,
@@ -50,10 +52,12 @@ from catbird_db import (
     get_message,
     list_commits,
     list_conversations,
+    list_folder,
     list_members,
     list_messages,
     list_new_messages,
     list_pending_welcomes,
+    list_versions,
     mark_read,
     open_pool,
     reconcile,
@@ -62,6 +66,7 @@ from catbird_db import (
     store_key_packages,
     update_conversation_epoch,
     update_unread_count,
+    write_file,
 )
 from catbird_db.types import Input, Row
 
@@ -140,6 +145,13 @@ STORED = StoredObject(hash="0" * 64, size=1)
 CID = "b" + "a" * 58
 NO_BODY = [SECRET, bytearray(b"s3cr3t"), [b"x"], FIGURES, True, object(), bytes]
 FROM_0 = number(0, INT8_MAX)
+FILE_ID = UUID(int=FIGURES)
+NO_UUID = [str(FILE_ID), FILE_ID.bytes, FIGURES, SECRET, "", True, [FILE_ID]]
+PATH = [
+    *("//", "/..", f"/{SECRET}/", f"/{SECRET}//x", f"/./{SECRET}", f"{SECRET}/../x"),
+    *(f"/{SECRET}\n", f"/{SECRET}\x7f", f"/{SECRET}\x85", f"/{SECRET}" * 200),
+    *text(1024),
+]
 
 PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "uploaded_by_did": (ALICE, DID),
@@ -152,6 +164,14 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "body": (b"x", NO_BODY),
     **dict.fromkeys(["start", "length", "size"], (0, FROM_0)),
     "mend": (False, NO_BOOL),
+    "path": ("/a/x.md", PATH),
+    "to": ("/b", ["", "/", *PATH]),
+    "file_id": (FILE_ID, NO_UUID),
+    "version": (1, number(1, INT8_MAX)),
+    "content_type": ("text/plain", ["", SECRET, f"{SECRET}/", f"{SECRET}/x\n", *text(255)]),
+    "if_match": (None, ["", SECRET, "0" * 63, "A" * 64, *NO_TEXT]),
+    "overwrite": (False, NO_BOOL),
+    "deleted_before": (SOON, NO_TIME),
     "user_id": (1, number(1, INT8_MAX)),
     "username": ("alice", ["", f"-{SECRET}", f"{SECRET} x", f"{SECRET}é", *text(64)]),
     "email": ("alice@example.org", ["", SECRET, f"{SECRET}@", f"{SECRET}@é", *text(254)]),
@@ -199,6 +219,7 @@ SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("delete_expired_key_packages", "limit"): (10, number(1, 100_000)),
     ("collect_garbage", "limit"): (10, number(1, 100_000)),
     ("reconcile", "limit"): (10, number(1, 100_000)),
+    ("purge_deleted", "limit"): (10, number(1, 100_000)),
     ("store_blob", "data"): (b"x", NO_BODY),
 }
 
@@ -430,6 +451,10 @@ async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
         await collect_garbage(catbird_pool, STORE),
         await reconcile(catbird_pool, STORE),
         await create_user(catbird_pool, username="alice", email="a@b", password=SECRET),
+        await create_folder(catbird_pool, user_id=1, path="/a"),
+        file := await write_file(catbird_pool, STORE, user_id=1, path="/a/x", body=secret),
+        *(await list_folder(catbird_pool, user_id=1)).items,
+        *(await list_versions(catbird_pool, user_id=1, file_id=file.id)).items,
     ]
     returned = {model for model in MODELS.values() if not issubclass(model, Input)}
     health = catbird_db.Health if hasattr(catbird_db, "Health") else None
