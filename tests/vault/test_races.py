@@ -15,6 +15,7 @@ from trees import add_user, an_object, assert_sound, put, tree
 
 from catbird_db import (
     ConflictError,
+    DatabaseConnectionError,
     DatabaseError,
     File,
     InvalidArgumentError,
@@ -315,6 +316,25 @@ async def test_writers_of_different_files_do_not_wait_for_each_other(
     async with transaction(pool) as tx, asyncio.timeout(10):
         await put(pool, alice, "/a", "new", db=tx)
         assert (await put(pool, alice, "/b", "new")).version == 2
+
+
+async def test_a_move_whose_session_is_killed_has_moved_nothing(pool: Pool, alice: int) -> None:
+    for name in "abc":
+        await put(pool, alice, f"/a/{name}/x")
+    before = await tree(pool, alice)
+    async with transaction(pool) as tx:
+        await tx.execute("SELECT FROM files WHERE path = '/a/b/x' FOR UPDATE")
+        moving = asyncio.create_task(move_folder(pool, user_id=alice, path="/a", to="/new/z"))
+        await until_waiting(pool, "move_tree")
+        await stored(
+            pool,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        with pytest.raises(DatabaseConnectionError):
+            await moving
+    assert await tree(pool, alice) == before
+    await assert_sound(pool)
 
 
 # All of it at once.
