@@ -159,6 +159,7 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
         NotFoundError,
         "this object is not stored (any more): put it again",
     ),
+    "published_pages_permalink_key": (ConflictError, "another page has this permalink"),
 }
 
 # By SQLSTATE, then by its class (the first two characters).

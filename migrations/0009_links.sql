@@ -29,7 +29,8 @@ CREATE TABLE file_tags (
     tag text COLLATE "C" NOT NULL,
     position bigint NOT NULL,
     CONSTRAINT file_tags_pkey PRIMARY KEY (user_id, file_id, tag),
-    CONSTRAINT file_tags_file_fkey FOREIGN KEY (user_id, file_id) REFERENCES frontmatter (user_id, file_id) ON DELETE CASCADE
+    CONSTRAINT file_tags_file_fkey FOREIGN KEY (user_id, file_id) REFERENCES frontmatter (user_id, file_id) ON DELETE CASCADE,
+    CONSTRAINT file_tags_tag_check CHECK (octet_length(tag) BETWEEN 1 AND 1024)
 );
 
 COMMENT ON TABLE file_tags IS 'The tags of each file, without the leading #.
@@ -44,7 +45,8 @@ CREATE TABLE file_aliases (
     alias text COLLATE "C" NOT NULL,
     position bigint NOT NULL,
     CONSTRAINT file_aliases_pkey PRIMARY KEY (user_id, file_id, alias),
-    CONSTRAINT file_aliases_file_fkey FOREIGN KEY (user_id, file_id) REFERENCES frontmatter (user_id, file_id) ON DELETE CASCADE
+    CONSTRAINT file_aliases_file_fkey FOREIGN KEY (user_id, file_id) REFERENCES frontmatter (user_id, file_id) ON DELETE CASCADE,
+    CONSTRAINT file_aliases_alias_check CHECK (octet_length(alias) BETWEEN 1 AND 1024)
 );
 
 COMMENT ON TABLE file_aliases IS 'Other names of a file, by which links find it.
@@ -54,7 +56,6 @@ COMMENT ON COLUMN file_aliases.position IS 'Its place among the aliases of the f
 CREATE INDEX file_aliases_alias_idx ON file_aliases (user_id, alias, file_id);
 
 -- Files by their name; of those with one name, the shortest path first, then the first in order.
--- squawk-ignore require-concurrent-index-creation -- the migration before made the table
 CREATE INDEX files_name_idx ON files (user_id, split_part(path, '/', -1), length(path), path) WHERE deleted_at IS NULL;
 
 CREATE TABLE file_links (
@@ -68,7 +69,8 @@ CREATE TABLE file_links (
     CONSTRAINT file_links_pkey PRIMARY KEY (user_id, source_file_id, position),
     CONSTRAINT file_links_source_fkey FOREIGN KEY (user_id, source_file_id) REFERENCES files (user_id, id) ON DELETE CASCADE,
     CONSTRAINT file_links_target_fkey FOREIGN KEY (user_id, target_file_id) REFERENCES files (user_id, id) ON DELETE SET NULL (target_file_id),
-    CONSTRAINT file_links_position_check CHECK (position >= 1)
+    CONSTRAINT file_links_position_check CHECK (position >= 1),
+    CONSTRAINT file_links_target_name_check CHECK (octet_length(target_name) BETWEEN 1 AND 1024)
 );
 
 COMMENT ON TABLE file_links IS 'The links in each file, in their order, and what each leads to.

@@ -21,6 +21,7 @@ CREATE TABLE published_pages (
     CONSTRAINT published_pages_published_check CHECK (
         (permalink IS NULL) = (html IS NULL) AND (permalink IS NULL) = (published_at IS NULL)
     ),
+    CONSTRAINT published_pages_permalink_check CHECK (octet_length(permalink) BETWEEN 1 AND 1024),
     CONSTRAINT published_pages_counters_check CHECK (
         rendered BETWEEN 0 AND invalidation AND withdrawn BETWEEN 0 AND invalidation
     )
