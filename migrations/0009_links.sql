@@ -56,6 +56,7 @@ COMMENT ON COLUMN file_aliases.position IS 'Its place among the aliases of the f
 CREATE INDEX file_aliases_alias_idx ON file_aliases (user_id, alias, file_id);
 
 -- Files by their name; of those with one name, the shortest path first, then the first in order.
+-- squawk-ignore require-concurrent-index-creation -- files is as new as this
 CREATE INDEX files_name_idx ON files (user_id, split_part(path, '/', -1), length(path), path) WHERE deleted_at IS NULL;
 
 CREATE TABLE file_links (

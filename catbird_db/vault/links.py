@@ -194,19 +194,19 @@ async def relink(
     /,
     *,
     user_id: UserId,
-    file_ids: Sequence[FileId] = (),
     paths: Sequence[str] = (),
+    file_ids: Sequence[FileId] = (),
 ) -> None:
     """Let links and pages follow what has just become of files, with the vault's lock held.
 
-    Call it once, after the change and in its transaction. Files which that transaction has deleted
-    are found by themselves, and their pages are withdrawn.
+    Call it after the change and in its transaction. Pages of deleted files are withdrawn.
 
     Args:
         tx: the transaction that holds the lock.
         user_id: whose vault.
-        file_ids: files that are new, restored, moved, or have other aliases.
-        paths: the same by where they are now: of files, or of folders with all that is in them.
+        paths: of files, or of folders with all that is in them: where something was made or
+            restored, where it was moved to, where it was deleted.
+        file_ids: files that have other aliases.
     """
     changed = await update_targets(tx, user_id=user_id, file_ids=file_ids, paths=paths)
     if changed:

@@ -152,10 +152,14 @@ async def claim_processing(
         limit: at most so many.
         lease: 1 s to 1 day; how long the work may take.
     """
-    claim = {"limit": limit, "lease_token": uuid4(), "lease": lease, "max_attempts": ATTEMPTS}
+    token = uuid4()
     if user_id is None:
-        return await claim_any_processing(db, **claim)
-    return await claim_user_processing(db, user_id=user_id, **claim)
+        return await claim_any_processing(
+            db, limit=limit, lease_token=token, lease=lease, max_attempts=ATTEMPTS
+        )
+    return await claim_user_processing(
+        db, user_id=user_id, limit=limit, lease_token=token, lease=lease, max_attempts=ATTEMPTS
+    )
 
 
 @validated

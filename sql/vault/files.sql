@@ -137,13 +137,13 @@ RETURNING f.user_id, f.id, f.folder_id, f.path, f.version, f.object_hash, f.size
 -- name: count_files :value
 -- How many files the vault has; reads them all in an index.
 -- tenant: user_id
--- index: files_path_key, files_extension_idx
+-- index: files_path_key, files_extension_idx, files_name_idx
 SELECT count(*) AS files FROM files AS f WHERE f.user_id = :user_id AND f.deleted_at IS NULL;
 
 -- name: vault_size :value
 -- Bytes of the newest version of each file; reads all files of the vault.
 -- tenant: user_id
--- index: files_path_key, files_extension_idx
+-- index: files_path_key, files_extension_idx, files_name_idx
 SELECT coalesce(sum(f.size), 0)::bigint AS bytes FROM files AS f WHERE f.user_id = :user_id AND f.deleted_at IS NULL;
 
 -- name: list_markdown_files :page

@@ -45,14 +45,12 @@ SELECT FROM stored;
 -- tenant: user_id
 -- index: files_pkey, frontmatter_pkey, file_tags_pkey, file_aliases_pkey
 SELECT fm.user_id, fm.file_id, fm.publish, fm.permalink, fm.title,
-       ARRAY (SELECT ft.tag
-                FROM file_tags AS ft
-               WHERE ft.user_id = :user_id AND ft.file_id = :file_id
-               ORDER BY ft.position) AS tags,
-       ARRAY (SELECT fa.alias
-                FROM file_aliases AS fa
-               WHERE fa.user_id = :user_id AND fa.file_id = :file_id
-               ORDER BY fa.position) AS aliases,
+       coalesce((SELECT array_agg(ft.tag ORDER BY ft.position)
+                   FROM file_tags AS ft
+                  WHERE ft.user_id = :user_id AND ft.file_id = :file_id), '{}') AS tags,
+       coalesce((SELECT array_agg(fa.alias ORDER BY fa.position)
+                   FROM file_aliases AS fa
+                  WHERE fa.user_id = :user_id AND fa.file_id = :file_id), '{}') AS aliases,
        fm.other, fm.updated_at
   FROM frontmatter AS fm
   JOIN files AS f ON f.user_id = fm.user_id AND f.id = fm.file_id
@@ -63,12 +61,15 @@ SELECT fm.user_id, fm.file_id, fm.publish, fm.permalink, fm.title,
 -- tenant: user_id
 -- key: file_id
 -- index: file_tags_tag_idx, files_pkey, frontmatter_pkey
-SELECT ft.file_id, f.path, fm.title
+SELECT ft.file_id, f.path, f.title
   FROM file_tags AS ft
-  JOIN files AS f ON f.user_id = ft.user_id AND f.id = ft.file_id
-  JOIN frontmatter AS fm ON fm.user_id = ft.user_id AND fm.file_id = ft.file_id
+ CROSS JOIN LATERAL (
+       SELECT x.path, fm.title
+         FROM files AS x
+         JOIN frontmatter AS fm ON fm.user_id = x.user_id AND fm.file_id = x.id
+        WHERE x.user_id = :user_id AND x.id = ft.file_id AND x.deleted_at IS NULL
+        LIMIT 1) AS f
  WHERE ft.user_id = :user_id AND ft.tag = :tag
-   AND ft.file_id > coalesce(:cursor_file_id, '00000000-0000-0000-0000-000000000000')
-   AND f.deleted_at IS NULL
+   AND ft.file_id > coalesce(:cursor_file_id::uuid, '00000000-0000-0000-0000-000000000000')
  ORDER BY ft.file_id
  LIMIT :limit;

@@ -2,7 +2,8 @@
 -- name stands for.
 --
 -- A name stands for the file at that path, else for a file of that name, else for one with that
--- alias; with or without .md; of several the one with the shortest path, then the first in order.
+-- alias; path and name as they are written, else with .md; of several files the one with the
+-- shortest path, then the first in order. Three statements say so in the same words.
 -- Whoever changes what names stand for (files made, moved, deleted, restored; aliases) and whoever
 -- writes links locks the user's vault first: one of the two sees the other.
 
@@ -23,38 +24,35 @@ wanted AS MATERIALIZED (
     SELECT DISTINCT given.target_name FROM given
 ),
 found AS MATERIALIZED (
-    SELECT wanted.target_name, best.id
+    SELECT wanted.target_name,
+           coalesce(
+               (SELECT f.id
+                  FROM files AS f
+                 WHERE f.user_id = :user_id AND f.path = '/' || wanted.target_name AND f.deleted_at IS NULL),
+               (SELECT f.id
+                  FROM files AS f
+                 WHERE f.user_id = :user_id AND f.path = '/' || wanted.target_name || '.md' AND f.deleted_at IS NULL),
+               (SELECT f.id
+                  FROM files AS f
+                 WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.target_name AND f.deleted_at IS NULL
+                 ORDER BY length(f.path), f.path
+                 LIMIT 1),
+               (SELECT f.id
+                  FROM files AS f
+                 WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.target_name || '.md' AND f.deleted_at IS NULL
+                 ORDER BY length(f.path), f.path
+                 LIMIT 1),
+               (SELECT fa.file_id
+                  FROM file_aliases AS fa
+                 CROSS JOIN LATERAL (
+                       SELECT x.path
+                         FROM files AS x
+                        WHERE x.user_id = :user_id AND x.id = fa.file_id AND x.deleted_at IS NULL
+                        LIMIT 1) AS f
+                 WHERE fa.user_id = :user_id AND fa.alias = wanted.target_name
+                 ORDER BY length(f.path), f.path, fa.file_id
+                 LIMIT 1)) AS id
       FROM wanted
-     CROSS JOIN LATERAL (
-           SELECT candidate.id
-             FROM ((SELECT f.id, f.path, 1 AS rank
-                      FROM files AS f
-                     WHERE f.user_id = :user_id AND f.path = '/' || wanted.target_name AND f.deleted_at IS NULL)
-                    UNION ALL
-                   (SELECT f.id, f.path, 1
-                      FROM files AS f
-                     WHERE f.user_id = :user_id AND f.path = '/' || wanted.target_name || '.md' AND f.deleted_at IS NULL)
-                    UNION ALL
-                   (SELECT f.id, f.path, 2
-                      FROM files AS f
-                     WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.target_name AND f.deleted_at IS NULL
-                     ORDER BY length(f.path), f.path
-                     LIMIT 1)
-                    UNION ALL
-                   (SELECT f.id, f.path, 2
-                      FROM files AS f
-                     WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.target_name || '.md' AND f.deleted_at IS NULL
-                     ORDER BY length(f.path), f.path
-                     LIMIT 1)
-                    UNION ALL
-                   (SELECT f.id, f.path, 3
-                      FROM file_aliases AS fa
-                      JOIN files AS f ON f.user_id = fa.user_id AND f.id = fa.file_id
-                     WHERE fa.user_id = :user_id AND fa.alias = wanted.target_name AND f.deleted_at IS NULL
-                     ORDER BY length(f.path), f.path
-                     LIMIT 1)) AS candidate
-            ORDER BY candidate.rank, length(candidate.path), candidate.path
-            LIMIT 1) AS best
 ),
 removed AS (
     DELETE FROM file_links AS l
@@ -78,73 +76,85 @@ SELECT (SELECT count(stored.target_file_id) FROM stored) AS resolved FROM source
 -- What names stand for at present, in the order given; a row for each that stands for a file.
 -- tenant: user_id
 -- index: files_path_key, files_name_idx, file_aliases_alias_idx, files_pkey
-SELECT wanted.name, best.id AS file_id, best.path
-  FROM unnest(:names::text[]) WITH ORDINALITY AS wanted (name, position)
- CROSS JOIN LATERAL (
-       SELECT candidate.id, candidate.path
-         FROM ((SELECT f.id, f.path, 1 AS rank
+WITH found AS MATERIALIZED (
+    SELECT wanted.name, wanted.position,
+           coalesce(
+               (SELECT f.id
                   FROM files AS f
-                 WHERE f.user_id = :user_id AND f.path = '/' || wanted.name AND f.deleted_at IS NULL)
-                UNION ALL
-               (SELECT f.id, f.path, 1
+                 WHERE f.user_id = :user_id AND f.path = '/' || wanted.name AND f.deleted_at IS NULL),
+               (SELECT f.id
                   FROM files AS f
-                 WHERE f.user_id = :user_id AND f.path = '/' || wanted.name || '.md' AND f.deleted_at IS NULL)
-                UNION ALL
-               (SELECT f.id, f.path, 2
+                 WHERE f.user_id = :user_id AND f.path = '/' || wanted.name || '.md' AND f.deleted_at IS NULL),
+               (SELECT f.id
                   FROM files AS f
                  WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.name AND f.deleted_at IS NULL
                  ORDER BY length(f.path), f.path
-                 LIMIT 1)
-                UNION ALL
-               (SELECT f.id, f.path, 2
+                 LIMIT 1),
+               (SELECT f.id
                   FROM files AS f
                  WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.name || '.md' AND f.deleted_at IS NULL
                  ORDER BY length(f.path), f.path
-                 LIMIT 1)
-                UNION ALL
-               (SELECT f.id, f.path, 3
+                 LIMIT 1),
+               (SELECT fa.file_id
                   FROM file_aliases AS fa
-                  JOIN files AS f ON f.user_id = fa.user_id AND f.id = fa.file_id
-                 WHERE fa.user_id = :user_id AND fa.alias = wanted.name AND f.deleted_at IS NULL
-                 ORDER BY length(f.path), f.path
-                 LIMIT 1)) AS candidate
-        ORDER BY candidate.rank, length(candidate.path), candidate.path
-        LIMIT 1) AS best
- ORDER BY wanted.position;
+                 CROSS JOIN LATERAL (
+                       SELECT x.path
+                         FROM files AS x
+                        WHERE x.user_id = :user_id AND x.id = fa.file_id AND x.deleted_at IS NULL
+                        LIMIT 1) AS f
+                 WHERE fa.user_id = :user_id AND fa.alias = wanted.name
+                 ORDER BY length(f.path), f.path, fa.file_id
+                 LIMIT 1)) AS id
+      FROM unnest(:names::text[]) WITH ORDINALITY AS wanted (name, position)
+)
+SELECT found.name, f.id AS file_id, f.path
+  FROM found
+ CROSS JOIN LATERAL (
+       SELECT x.id, x.path FROM files AS x WHERE x.user_id = :user_id AND x.id = found.id LIMIT 1) AS f
+ ORDER BY found.position;
 
 -- name: update_targets :value
 -- Resolve again the links that files took part in: those which lead to them, and those which name
--- them now. The files are those given, those at or under the paths, and those which this
--- transaction has deleted; the pages of the last are withdrawn. Which files' links have changed.
+-- them now. The files are those given, and those at or under the paths, also what this transaction
+-- has deleted there, whose pages are withdrawn. Which files' links have changed.
 -- tenant: user_id
--- index: files_pkey, files_path_key, files_name_idx, files_deleted_idx, file_aliases_pkey, file_aliases_alias_idx, file_links_pkey, file_links_name_idx, file_links_target_idx, published_pages_pkey
+-- index: files_pkey, files_path_key, files_name_idx, files_deleted_path_idx, file_aliases_pkey, file_aliases_alias_idx, file_links_pkey, file_links_name_idx, file_links_target_idx, published_pages_pkey
 WITH affected AS MATERIALIZED (
-    SELECT f.id, f.path, false AS gone
+    SELECT f.user_id, f.id, f.path, false AS gone
       FROM unnest(:file_ids::uuid[]) AS given (id)
-      JOIN files AS f ON f.user_id = :user_id AND f.id = given.id
-     WHERE f.deleted_at IS NULL
+     CROSS JOIN LATERAL (
+           SELECT x.user_id, x.id, x.path
+             FROM files AS x
+            WHERE x.user_id = :user_id AND x.id = given.id AND x.deleted_at IS NULL
+            LIMIT 1) AS f
      UNION
-    SELECT f.id, f.path, false
+    SELECT f.user_id, f.id, f.path, false
       FROM unnest(:paths::text[]) AS given (path)
       JOIN files AS f ON f.user_id = :user_id AND f.path = given.path
      WHERE f.deleted_at IS NULL
      UNION
-    SELECT f.id, f.path, false
+    SELECT f.user_id, f.id, f.path, false
       FROM unnest(:paths) AS given (path)
       JOIN files AS f ON f.user_id = :user_id AND f.path >= given.path || '/' AND f.path < given.path || '0'
      WHERE f.deleted_at IS NULL
      UNION
-    SELECT f.id, f.path, true
-      FROM files AS f
-     WHERE f.user_id = :user_id AND f.deleted_at >= transaction_timestamp()
+    SELECT f.user_id, f.id, f.path, true
+      FROM unnest(:paths) AS given (path)
+      JOIN files AS f ON f.user_id = :user_id AND f.path = given.path
+     WHERE f.deleted_at >= transaction_timestamp()
+     UNION
+    SELECT f.user_id, f.id, f.path, true
+      FROM unnest(:paths) AS given (path)
+      JOIN files AS f ON f.user_id = :user_id AND f.path >= given.path || '/' AND f.path < given.path || '0'
+     WHERE f.deleted_at >= transaction_timestamp()
 ),
 withdrawn AS (
     UPDATE published_pages AS p
        SET permalink = NULL, title = NULL, html = NULL, published_at = NULL,
            invalidation = p.invalidation + 1, withdrawn = p.invalidation + 1
-      FROM affected
-     WHERE affected.gone
-       AND p.user_id = :user_id AND p.file_id = affected.id
+      FROM unnest(ARRAY (SELECT affected.user_id FROM affected WHERE affected.gone), ARRAY (SELECT affected.id FROM affected WHERE affected.gone))
+           AS gone (user_id, file_id)
+     WHERE p.user_id = gone.user_id AND p.file_id = gone.file_id
 ),
 named AS MATERIALIZED (
     SELECT form.name
@@ -162,11 +172,11 @@ named AS MATERIALIZED (
      WHERE NOT affected.gone
 ),
 touched AS MATERIALIZED (
-    SELECT l.source_file_id, l.position, l.target_name, l.target_file_id
+    SELECT l.user_id, l.source_file_id, l.position, l.target_name, l.target_file_id
       FROM named
       JOIN file_links AS l ON l.user_id = :user_id AND l.target_name = named.name
      UNION
-    SELECT l.source_file_id, l.position, l.target_name, l.target_file_id
+    SELECT l.user_id, l.source_file_id, l.position, l.target_name, l.target_file_id
       FROM affected
       JOIN file_links AS l ON l.user_id = :user_id AND l.target_file_id = affected.id
 ),
@@ -174,50 +184,49 @@ wanted AS MATERIALIZED (
     SELECT DISTINCT touched.target_name FROM touched
 ),
 found AS MATERIALIZED (
-    SELECT wanted.target_name, best.id
+    SELECT wanted.target_name,
+           coalesce(
+               (SELECT f.id
+                  FROM files AS f
+                 WHERE f.user_id = :user_id AND f.path = '/' || wanted.target_name AND f.deleted_at IS NULL),
+               (SELECT f.id
+                  FROM files AS f
+                 WHERE f.user_id = :user_id AND f.path = '/' || wanted.target_name || '.md' AND f.deleted_at IS NULL),
+               (SELECT f.id
+                  FROM files AS f
+                 WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.target_name AND f.deleted_at IS NULL
+                 ORDER BY length(f.path), f.path
+                 LIMIT 1),
+               (SELECT f.id
+                  FROM files AS f
+                 WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.target_name || '.md' AND f.deleted_at IS NULL
+                 ORDER BY length(f.path), f.path
+                 LIMIT 1),
+               (SELECT fa.file_id
+                  FROM file_aliases AS fa
+                 CROSS JOIN LATERAL (
+                       SELECT x.path
+                         FROM files AS x
+                        WHERE x.user_id = :user_id AND x.id = fa.file_id AND x.deleted_at IS NULL
+                        LIMIT 1) AS f
+                 WHERE fa.user_id = :user_id AND fa.alias = wanted.target_name
+                 ORDER BY length(f.path), f.path, fa.file_id
+                 LIMIT 1)) AS id
       FROM wanted
-     CROSS JOIN LATERAL (
-           SELECT candidate.id
-             FROM ((SELECT f.id, f.path, 1 AS rank
-                      FROM files AS f
-                     WHERE f.user_id = :user_id AND f.path = '/' || wanted.target_name AND f.deleted_at IS NULL)
-                    UNION ALL
-                   (SELECT f.id, f.path, 1
-                      FROM files AS f
-                     WHERE f.user_id = :user_id AND f.path = '/' || wanted.target_name || '.md' AND f.deleted_at IS NULL)
-                    UNION ALL
-                   (SELECT f.id, f.path, 2
-                      FROM files AS f
-                     WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.target_name AND f.deleted_at IS NULL
-                     ORDER BY length(f.path), f.path
-                     LIMIT 1)
-                    UNION ALL
-                   (SELECT f.id, f.path, 2
-                      FROM files AS f
-                     WHERE f.user_id = :user_id AND split_part(f.path, '/', -1) = wanted.target_name || '.md' AND f.deleted_at IS NULL
-                     ORDER BY length(f.path), f.path
-                     LIMIT 1)
-                    UNION ALL
-                   (SELECT f.id, f.path, 3
-                      FROM file_aliases AS fa
-                      JOIN files AS f ON f.user_id = fa.user_id AND f.id = fa.file_id
-                     WHERE fa.user_id = :user_id AND fa.alias = wanted.target_name AND f.deleted_at IS NULL
-                     ORDER BY length(f.path), f.path
-                     LIMIT 1)) AS candidate
-            ORDER BY candidate.rank, length(candidate.path), candidate.path
-            LIMIT 1) AS best
 ),
 changed AS MATERIALIZED (
-    SELECT touched.source_file_id, touched.position, found.id
+    SELECT touched.user_id, touched.source_file_id, touched.position, found.id
       FROM touched
       LEFT JOIN found ON found.target_name = touched.target_name
      WHERE touched.target_file_id IS DISTINCT FROM found.id
 ),
 relinked AS (
     UPDATE file_links AS l
-       SET target_file_id = changed.id
-      FROM changed
-     WHERE l.user_id = :user_id AND l.source_file_id = changed.source_file_id AND l.position = changed.position
+       SET target_file_id = picked.id
+      FROM unnest(ARRAY (SELECT changed.user_id FROM changed), ARRAY (SELECT changed.source_file_id FROM changed),
+                  ARRAY (SELECT changed.position FROM changed), ARRAY (SELECT changed.id FROM changed))
+           AS picked (user_id, source_file_id, position, id)
+     WHERE l.user_id = picked.user_id AND l.source_file_id = picked.source_file_id AND l.position = picked.position
 )
 SELECT ARRAY (SELECT DISTINCT changed.source_file_id FROM changed ORDER BY changed.source_file_id) AS sources;
 
@@ -226,10 +235,10 @@ SELECT ARRAY (SELECT DISTINCT changed.source_file_id FROM changed ORDER BY chang
 -- tenant: user_id
 -- key: position
 -- index: files_pkey, file_links_pkey
-SELECT l.position, l.target_name, l.embed, l.fragment, l.target_file_id, t.path AS target_path
+SELECT l.position, l.target_name, l.embed, l.fragment, l.target_file_id,
+       (SELECT t.path FROM files AS t WHERE t.user_id = :user_id AND t.id = l.target_file_id) AS target_path
   FROM file_links AS l
   JOIN files AS s ON s.user_id = l.user_id AND s.id = l.source_file_id
-  LEFT JOIN files AS t ON t.user_id = l.user_id AND t.id = l.target_file_id
  WHERE l.user_id = :user_id AND l.source_file_id = :file_id
    AND l.position > coalesce(:cursor_position, 0)
    AND s.deleted_at IS NULL
@@ -243,11 +252,14 @@ SELECT l.position, l.target_name, l.embed, l.fragment, l.target_file_id, t.path 
 -- index: files_pkey, file_links_target_idx
 SELECT l.source_file_id, l.position, f.path AS source_path, l.target_name, l.embed, l.fragment
   FROM file_links AS l
-  JOIN files AS f ON f.user_id = l.user_id AND f.id = l.source_file_id
+ CROSS JOIN LATERAL (
+       SELECT x.path
+         FROM files AS x
+        WHERE x.user_id = :user_id AND x.id = l.source_file_id AND x.deleted_at IS NULL
+        LIMIT 1) AS f
  WHERE l.user_id = :user_id AND l.target_file_id = :file_id
    AND (l.source_file_id, l.position)
-       > (coalesce(:cursor_source_file_id, '00000000-0000-0000-0000-000000000000'), coalesce(:cursor_position, 0))
-   AND f.deleted_at IS NULL
+       > (coalesce(:cursor_source_file_id::uuid, '00000000-0000-0000-0000-000000000000'), coalesce(:cursor_position, 0))
  ORDER BY l.source_file_id, l.position
  LIMIT :limit;
 
@@ -258,10 +270,13 @@ SELECT l.source_file_id, l.position, f.path AS source_path, l.target_name, l.emb
 -- index: files_pkey, file_links_unresolved_idx
 SELECT l.target_name, l.source_file_id, l.position, f.path AS source_path, l.embed, l.fragment
   FROM file_links AS l
-  JOIN files AS f ON f.user_id = l.user_id AND f.id = l.source_file_id
+ CROSS JOIN LATERAL (
+       SELECT x.path
+         FROM files AS x
+        WHERE x.user_id = :user_id AND x.id = l.source_file_id AND x.deleted_at IS NULL
+        LIMIT 1) AS f
  WHERE l.user_id = :user_id AND l.target_file_id IS NULL
    AND (l.target_name, l.source_file_id, l.position)
-       > (coalesce(:cursor_target_name, ''), coalesce(:cursor_source_file_id, '00000000-0000-0000-0000-000000000000'), coalesce(:cursor_position, 0))
-   AND f.deleted_at IS NULL
+       > (coalesce(:cursor_target_name::text, ''), coalesce(:cursor_source_file_id::uuid, '00000000-0000-0000-0000-000000000000'), coalesce(:cursor_position, 0))
  ORDER BY l.target_name, l.source_file_id, l.position
  LIMIT :limit;

@@ -31,18 +31,36 @@ RETURNING q.changed;
 -- Take what is ready, of everybody; what was taken too often without an answer is given up instead.
 -- tenant: none (workers serve all users)
 -- index: processing_queue_ready_idx, processing_queue_pkey
-WITH candidate AS MATERIALIZED (
-    SELECT ready.user_id, ready.file_id
-      FROM unnest(ARRAY[2, 1, 0]::bigint[]) AS level (priority)
-     CROSS JOIN LATERAL (
-           SELECT q.user_id, q.file_id
-             FROM processing_queue AS q
-            WHERE q.priority = level.priority AND q.dead_at IS NULL
-              AND q.ready_at <= statement_timestamp()
-            ORDER BY q.ready_at
-            LIMIT :limit
-              FOR UPDATE SKIP LOCKED) AS ready
-     LIMIT :limit -- stops at the level that is enough, and locks nothing of those below
+WITH urgent AS MATERIALIZED (
+    SELECT q.user_id, q.file_id
+      FROM processing_queue AS q
+     WHERE q.priority = 2 AND q.dead_at IS NULL AND q.ready_at <= statement_timestamp()
+     ORDER BY q.ready_at
+     LIMIT :limit
+       FOR UPDATE SKIP LOCKED
+),
+usual AS MATERIALIZED (
+    SELECT q.user_id, q.file_id
+      FROM processing_queue AS q
+     WHERE q.priority = 1 AND q.dead_at IS NULL AND q.ready_at <= statement_timestamp()
+     ORDER BY q.ready_at
+     LIMIT :limit - (SELECT count(*) FROM urgent)
+       FOR UPDATE SKIP LOCKED
+),
+late AS MATERIALIZED (
+    SELECT q.user_id, q.file_id
+      FROM processing_queue AS q
+     WHERE q.priority = 0 AND q.dead_at IS NULL AND q.ready_at <= statement_timestamp()
+     ORDER BY q.ready_at
+     LIMIT :limit - (SELECT count(*) FROM urgent) - (SELECT count(*) FROM usual)
+       FOR UPDATE SKIP LOCKED
+),
+candidate AS MATERIALIZED (
+    SELECT urgent.user_id, urgent.file_id FROM urgent
+     UNION ALL
+    SELECT usual.user_id, usual.file_id FROM usual
+     UNION ALL
+    SELECT late.user_id, late.file_id FROM late
 ),
 taken AS (
     UPDATE processing_queue AS q
@@ -66,18 +84,36 @@ SELECT taken.user_id, taken.file_id, taken.priority, taken.changed, taken.attemp
 -- As claim_any_processing, of one user.
 -- tenant: user_id
 -- index: processing_queue_user_ready_idx, processing_queue_pkey
-WITH candidate AS MATERIALIZED (
-    SELECT ready.file_id
-      FROM unnest(ARRAY[2, 1, 0]::bigint[]) AS level (priority)
-     CROSS JOIN LATERAL (
-           SELECT q.file_id
-             FROM processing_queue AS q
-            WHERE q.user_id = :user_id AND q.priority = level.priority AND q.dead_at IS NULL
-              AND q.ready_at <= statement_timestamp()
-            ORDER BY q.ready_at
-            LIMIT :limit
-              FOR UPDATE SKIP LOCKED) AS ready
+WITH urgent AS MATERIALIZED (
+    SELECT q.file_id
+      FROM processing_queue AS q
+     WHERE q.user_id = :user_id AND q.priority = 2 AND q.dead_at IS NULL AND q.ready_at <= statement_timestamp()
+     ORDER BY q.ready_at
      LIMIT :limit
+       FOR UPDATE SKIP LOCKED
+),
+usual AS MATERIALIZED (
+    SELECT q.file_id
+      FROM processing_queue AS q
+     WHERE q.user_id = :user_id AND q.priority = 1 AND q.dead_at IS NULL AND q.ready_at <= statement_timestamp()
+     ORDER BY q.ready_at
+     LIMIT :limit - (SELECT count(*) FROM urgent)
+       FOR UPDATE SKIP LOCKED
+),
+late AS MATERIALIZED (
+    SELECT q.file_id
+      FROM processing_queue AS q
+     WHERE q.user_id = :user_id AND q.priority = 0 AND q.dead_at IS NULL AND q.ready_at <= statement_timestamp()
+     ORDER BY q.ready_at
+     LIMIT :limit - (SELECT count(*) FROM urgent) - (SELECT count(*) FROM usual)
+       FOR UPDATE SKIP LOCKED
+),
+candidate AS MATERIALIZED (
+    SELECT urgent.file_id FROM urgent
+     UNION ALL
+    SELECT usual.file_id FROM usual
+     UNION ALL
+    SELECT late.file_id FROM late
 ),
 taken AS (
     UPDATE processing_queue AS q
@@ -87,8 +123,7 @@ taken AS (
            attempts = least(q.attempts + 1, :max_attempts),
            error = CASE WHEN q.attempts < :max_attempts THEN q.error ELSE 'its workers did not come back' END,
            dead_at = CASE WHEN q.attempts < :max_attempts THEN NULL ELSE statement_timestamp() END
-      FROM unnest(ARRAY (SELECT candidate.file_id FROM candidate)) AS picked (file_id)
-     WHERE q.user_id = :user_id AND q.file_id = picked.file_id
+     WHERE q.user_id = :user_id AND q.file_id = ANY (ARRAY (SELECT candidate.file_id FROM candidate))
  RETURNING q.user_id, q.file_id, q.priority, q.changed, q.attempts, q.lease_token, q.ready_at
 )
 SELECT taken.user_id, taken.file_id, taken.priority, taken.changed, taken.attempts, taken.lease_token, taken.ready_at AS lease_until
@@ -147,6 +182,6 @@ SELECT q.file_id, q.changed, q.attempts, q.error, q.ready_at, q.dead_at
   FROM processing_queue AS q
  WHERE q.user_id = :user_id AND q.dead_at IS NOT NULL
    AND (q.dead_at, q.file_id)
-       > (coalesce(:cursor_dead_at, '-infinity'), coalesce(:cursor_file_id, '00000000-0000-0000-0000-000000000000'))
+       > (coalesce(:cursor_dead_at::timestamptz, '-infinity'), coalesce(:cursor_file_id::uuid, '00000000-0000-0000-0000-000000000000'))
  ORDER BY q.dead_at, q.file_id
  LIMIT :limit;

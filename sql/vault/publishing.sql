@@ -39,13 +39,17 @@ WITH RECURSIVE reached (file_id) AS (
      WHERE l.embed
 ),
 locked AS MATERIALIZED (
-    SELECT p.file_id
-      FROM (SELECT :file_id::uuid AS file_id
-             UNION
-            SELECT reached.file_id FROM reached) AS page
-      JOIN published_pages AS p ON p.user_id = :user_id AND p.file_id = page.file_id
-     ORDER BY p.file_id
-       FOR NO KEY UPDATE OF p
+    SELECT p.user_id, p.file_id
+      FROM unnest((SELECT array_agg(page.file_id ORDER BY page.file_id)
+                     FROM (SELECT :file_id::uuid AS file_id
+                            UNION
+                           SELECT reached.file_id FROM reached) AS page)) AS page (file_id)
+     CROSS JOIN LATERAL (
+           SELECT x.user_id, x.file_id
+             FROM published_pages AS x
+            WHERE x.user_id = :user_id AND x.file_id = page.file_id
+            LIMIT 1
+              FOR NO KEY UPDATE) AS p
 ),
 published AS (
     UPDATE published_pages AS p
@@ -61,8 +65,8 @@ published AS (
 invalidated AS (
     UPDATE published_pages AS p
        SET invalidation = p.invalidation + 1
-      FROM locked
-     WHERE p.user_id = :user_id AND p.file_id = locked.file_id AND p.file_id <> :file_id
+      FROM unnest(ARRAY (SELECT locked.user_id FROM locked), ARRAY (SELECT locked.file_id FROM locked)) AS other (user_id, file_id)
+     WHERE p.user_id = other.user_id AND p.file_id = other.file_id AND p.file_id <> :file_id
        AND EXISTS (SELECT FROM published)
 )
 SELECT published.user_id, published.file_id, published.permalink, published.title, published.html, published.published_at, published.is_stale
@@ -84,13 +88,17 @@ WITH RECURSIVE reached (file_id) AS (
      WHERE l.embed
 ),
 locked AS MATERIALIZED (
-    SELECT p.file_id, p.permalink IS NOT NULL AS is_published
-      FROM (SELECT :file_id::uuid AS file_id
-             UNION
-            SELECT reached.file_id FROM reached) AS page
-      JOIN published_pages AS p ON p.user_id = :user_id AND p.file_id = page.file_id
-     ORDER BY p.file_id
-       FOR NO KEY UPDATE OF p
+    SELECT p.user_id, p.file_id, p.permalink IS NOT NULL AS is_published
+      FROM unnest((SELECT array_agg(page.file_id ORDER BY page.file_id)
+                     FROM (SELECT :file_id::uuid AS file_id
+                            UNION
+                           SELECT reached.file_id FROM reached) AS page)) AS page (file_id)
+     CROSS JOIN LATERAL (
+           SELECT x.user_id, x.file_id, x.permalink
+             FROM published_pages AS x
+            WHERE x.user_id = :user_id AND x.file_id = page.file_id
+            LIMIT 1
+              FOR NO KEY UPDATE) AS p
 ),
 withdrawn AS (
     UPDATE published_pages AS p
@@ -102,8 +110,8 @@ withdrawn AS (
 invalidated AS (
     UPDATE published_pages AS p
        SET invalidation = p.invalidation + 1
-      FROM locked
-     WHERE p.user_id = :user_id AND p.file_id = locked.file_id AND p.file_id <> :file_id
+      FROM unnest(ARRAY (SELECT locked.user_id FROM locked), ARRAY (SELECT locked.file_id FROM locked)) AS other (user_id, file_id)
+     WHERE p.user_id = other.user_id AND p.file_id = other.file_id AND p.file_id <> :file_id
        AND EXISTS (SELECT FROM locked AS own WHERE own.file_id = :file_id AND own.is_published)
 )
 SELECT EXISTS (SELECT FROM locked WHERE locked.file_id = :file_id AND locked.is_published) AS was_published;
@@ -128,20 +136,25 @@ WITH RECURSIVE reached (file_id) AS (
      WHERE l.embed
 ),
 locked AS MATERIALIZED (
-    SELECT p.file_id
-      FROM reached
-      JOIN published_pages AS p ON p.user_id = :user_id AND p.file_id = reached.file_id
-     ORDER BY p.file_id
-       FOR NO KEY UPDATE OF p
+    SELECT p.user_id, p.file_id
+      FROM unnest((SELECT array_agg(reached.file_id ORDER BY reached.file_id) FROM reached)) AS page (file_id)
+     CROSS JOIN LATERAL (
+           SELECT x.user_id, x.file_id
+             FROM published_pages AS x
+            WHERE x.user_id = :user_id AND x.file_id = page.file_id
+            LIMIT 1
+              FOR NO KEY UPDATE) AS p
 )
 UPDATE published_pages AS p
    SET invalidation = p.invalidation + 1
-  FROM locked
- WHERE p.user_id = :user_id AND p.file_id = locked.file_id;
+  FROM unnest(ARRAY (SELECT locked.user_id FROM locked), ARRAY (SELECT locked.file_id FROM locked)) AS picked (user_id, file_id)
+ WHERE p.user_id = picked.user_id AND p.file_id = picked.file_id;
 
 -- name: find_published :maybe
 -- A page, by the name of its user and its permalink, for anybody.
--- tenant: username
+-- tenant: none (a page is for everybody; its user is found by name)
+-- not-null: html (what has a permalink has it: published_pages_published_check)
+-- not-null: published_at (the same)
 -- index: users_username_key, published_pages_permalink_key, files_pkey
 SELECT p.user_id, p.file_id, p.permalink, p.title, p.html, p.published_at, p.rendered < p.invalidation AS is_stale
   FROM users AS u
@@ -155,11 +168,12 @@ SELECT p.user_id, p.file_id, p.permalink, p.title, p.html, p.published_at, p.ren
 -- The pages of a user, by permalink.
 -- tenant: user_id
 -- key: permalink
+-- not-null: published_at (what has a permalink has it: published_pages_published_check)
 -- index: published_pages_permalink_key, files_pkey
 SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidation AS is_stale
   FROM published_pages AS p
   JOIN files AS f ON f.user_id = p.user_id AND f.id = p.file_id
- WHERE p.user_id = :user_id AND p.permalink > coalesce(:cursor_permalink, '')
+ WHERE p.user_id = :user_id AND p.permalink > coalesce(:cursor_permalink::text, '')
    AND f.deleted_at IS NULL
  ORDER BY p.permalink
  LIMIT :limit;
@@ -168,12 +182,13 @@ SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidat
 -- The published pages of a user that are to be rendered again.
 -- tenant: user_id
 -- key: file_id
+-- not-null: published_at (what has a permalink has it: published_pages_published_check)
 -- index: published_pages_stale_idx, files_pkey
 SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidation AS is_stale
   FROM published_pages AS p
   JOIN files AS f ON f.user_id = p.user_id AND f.id = p.file_id
  WHERE p.user_id = :user_id AND p.permalink IS NOT NULL AND p.rendered < p.invalidation
-   AND p.file_id > coalesce(:cursor_file_id, '00000000-0000-0000-0000-000000000000')
+   AND p.file_id > coalesce(:cursor_file_id::uuid, '00000000-0000-0000-0000-000000000000')
    AND f.deleted_at IS NULL
  ORDER BY p.file_id
  LIMIT :limit;

@@ -4,7 +4,6 @@ Files are rows here, without bytes; each change of structure does what the vault
 lock the vault, change the row, let links follow.
 """
 
-from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -17,8 +16,6 @@ from catbird_db.vault.links import relink
 HASH = "0" * 64
 NOBODY = 10**9
 """No user."""
-
-__all__ = ["HASH", "NOBODY", "AsyncGenerator", "stored"]
 
 
 async def stored(pool: Pool, sql: str, *arguments: Any) -> list[Any]:
@@ -67,16 +64,17 @@ async def move(tx: Connection, user_id: int, file_id: UUID, path: str) -> None:
     await relink(tx, user_id=user_id, paths=[path])
 
 
-async def remove(tx: Connection, user_id: int, *file_ids: UUID) -> None:
+async def remove(tx: Connection, user_id: int, path: str) -> None:
+    """The file at a path is deleted, or all that is in that folder."""
     await lock_vault(tx, user_id=user_id)
     await tx.execute(
-        "UPDATE files SET deleted_at = statement_timestamp(), deletion_id = $3, folder_id = NULL"
-        " WHERE user_id = $1 AND id = ANY ($2)",
+        "UPDATE files SET deleted_at = statement_timestamp(), deletion_id = $3"
+        " WHERE user_id = $1 AND deleted_at IS NULL AND (path = $2 OR starts_with(path, $2 || '/'))",
         user_id,
-        list(file_ids),
+        path,
         uuid7(),
     )
-    await relink(tx, user_id=user_id)
+    await relink(tx, user_id=user_id, paths=[path])
 
 
 async def bring_back(tx: Connection, user_id: int, file_id: UUID) -> None:
