@@ -21,8 +21,10 @@ from ..storage import ObjectStore, StoredObject, open_object, put_object
 from ..storage.objects import ObjectHash, Offset
 from ..storage.store import Body
 from ..types import ContentType, Cursor, FileId, Limit, Row, UserId
-from .folders import ensure_folder, find_entry, get_folder, lock_vault
+from .folders import ensure_folder, find_entry, get_folder
+from .links import relink
 from .paths import EntryPath, VaultPath, parent_of
+from .vaults import lock_vault
 
 __all__ = [
     "File",
@@ -328,6 +330,7 @@ async def move_file(
         folder_id = await ensure_folder(tx, user_id=user_id, path=parent_of(to))
         moved = await rename_file(tx, user_id=user_id, path=path, to=to, folder_id=folder_id)
         assert moved is not None
+        await relink(tx, user_id=user_id, paths=[to])
         return moved
 
 
@@ -376,7 +379,9 @@ async def delete_file(db: Executor, /, *, user_id: UserId, path: EntryPath) -> b
     """
     async with transaction(db) as tx:
         await lock_vault(tx, user_id=user_id)
-        return await trash_file(tx, user_id=user_id, path=path, deletion_id=uuid7())
+        deleted = await trash_file(tx, user_id=user_id, path=path, deletion_id=uuid7())
+        await relink(tx, user_id=user_id, paths=[path])
+        return deleted
 
 
 @validated
@@ -397,6 +402,7 @@ async def restore_file(db: Executor, /, *, user_id: UserId, path: EntryPath) -> 
             raise NotFoundError("restore_file: path: no file was deleted there")
         if await get_folder(tx, user_id=user_id, path=path) is not None:
             raise ConflictError("restore_file: path: a folder is there")
+        await relink(tx, user_id=user_id, paths=[path])
         return file
 
 
@@ -416,6 +422,7 @@ async def _create(
     )
     if file is None:
         raise ConflictError("path: a folder is there")
+    await relink(tx, user_id=user_id, paths=[path])
     return file
 
 

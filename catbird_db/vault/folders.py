@@ -17,7 +17,9 @@ from ..pool import Connection, Executor, transaction
 from ..query import query
 from ..signature import validated
 from ..types import BatchLimit, Cursor, Limit, Row, Timestamp, UserId
+from .links import relink
 from .paths import EntryPath, VaultPath, ancestry, is_below, parent_of
+from .vaults import lock_vault
 
 __all__ = [
     "Folder",
@@ -27,7 +29,6 @@ __all__ = [
     "get_folder",
     "list_folder",
     "list_tree",
-    "lock_vault",
     "move_folder",
     "purge_deleted",
     "restore_folder",
@@ -77,19 +78,6 @@ class DeletedFolder(Row, frozen=True):
 
 async def no_such_folder(_db: Executor, /, **_: object) -> DatabaseError:
     return NotFoundError("path: there is no such folder")
-
-
-@query
-async def lock_vault(db: Executor, /, *, user_id: UserId) -> None:
-    """Wait for all who change a vault's structure or write into it, and hold it until the end.
-
-    The functions of the vault do so themselves. A transaction that calls several of them calls
-    this first: else two of them may each wait for the other (TransactionConflictError).
-
-    Raises:
-        NotFoundError: there is no such user.
-    """
-    ...
 
 
 @query
@@ -235,6 +223,7 @@ async def move_folder(
         parent_id = await ensure_folder(tx, user_id=user_id, path=parent_of(to))
         moved = await move_tree(tx, user_id=user_id, path=path, to=to, parent_id=parent_id)
         assert moved is not None
+        await relink(tx, user_id=user_id, paths=[to])
         return moved
 
 
@@ -247,7 +236,9 @@ async def delete_folder(db: Executor, /, *, user_id: UserId, path: EntryPath) ->
     """
     async with transaction(db) as tx:
         await lock_vault(tx, user_id=user_id)
-        return await delete_tree(tx, user_id=user_id, path=path, deletion_id=uuid7())
+        deleted = await delete_tree(tx, user_id=user_id, path=path, deletion_id=uuid7())
+        await relink(tx, user_id=user_id, paths=[path])
+        return deleted
 
 
 @validated
@@ -279,6 +270,7 @@ async def restore_folder(db: Executor, /, *, user_id: UserId, path: EntryPath) -
             parent_id=parent_id,
         )
         assert restored is not None
+        await relink(tx, user_id=user_id, paths=[path])
         return restored
 
 

@@ -27,8 +27,8 @@ from ..types import (
     Title,
     UserId,
 )
-from .folders import lock_vault
 from .links import relink
+from .vaults import lock_vault
 
 __all__ = ["Frontmatter", "TaggedFile", "find_files_by_tag", "get_frontmatter", "set_frontmatter"]
 

@@ -17,8 +17,8 @@ from ..pool import Connection, Executor, transaction
 from ..query import query
 from ..signature import validated
 from ..types import Cursor, FileId, Input, Limit, LinkName, Row, Title, UserId
-from .folders import lock_vault
 from .publishing import invalidate_pages
+from .vaults import lock_vault
 
 __all__ = [
     "Backlink",

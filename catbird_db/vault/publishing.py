@@ -18,7 +18,7 @@ from ..pool import Executor, transaction
 from ..query import query
 from ..signature import validated
 from ..types import Cursor, FileId, Html, Invalidation, Limit, Permalink, Row, Title, UserId
-from .folders import lock_vault
+from .vaults import lock_vault
 
 __all__ = [
     "PublishedPage",

@@ -4,15 +4,6 @@
 -- inside the changing statement would leave it with the snapshot from before the wait. A tree is
 -- its top, by its path, and the range below it: `path >= p || '/' AND path < p || '0'`.
 
--- name: lock_vault :exec
--- Wait for all who change this vault's structure, or write into it; make it on first use.
--- It changes the row, so that a transaction whose snapshot is older is refused and not misled.
--- tenant: user_id
--- index: vaults_pkey
-INSERT INTO vaults AS v (user_id)
-VALUES (:user_id)
-    ON CONFLICT (user_id) DO UPDATE SET structure_version = v.structure_version + 1;
-
 -- name: make_folders :value
 -- Make what is missing of a folder and of those around it, outermost first; the innermost's id.
 -- No row means refused: a file has one of these paths.

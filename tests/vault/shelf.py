@@ -10,8 +10,8 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from catbird_db import Connection, Pool
-from catbird_db.vault.folders import lock_vault
 from catbird_db.vault.links import relink
+from catbird_db.vault.vaults import lock_vault
 
 HASH = "0" * 64
 NOBODY = 10**9
