@@ -5,6 +5,7 @@ aliases do not admit, and `catbird-db check` proves that they fit the SQL.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -116,6 +117,7 @@ Timestamp = Annotated[
 
 _INDEXED = 1024  # bytes: longer than a path is, no name is looked for
 _JSON_SIZE = 2**20
+_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def _name(text: str) -> str:
@@ -131,7 +133,7 @@ def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
         size = len(text.encode())
     except (ValueError, RecursionError):
         raise ValueError("should be what JSON can hold") from None
-    if "\\u0000" in text:
+    if _NUL_IN_JSON.search(text):
         raise ValueError("should hold no NUL")
     if size > _JSON_SIZE:
         raise ValueError(f"should have at most {_JSON_SIZE} bytes as JSON")
