@@ -232,7 +232,12 @@ async def test_a_file_and_a_folder_never_share_a_path(pool: Pool, alice: int) ->
             lambda path=path: create_folder(pool, user_id=alice, path=f"{path}/y/z"),
         ]
         random.shuffle(calls)
-        done, errors = await at_once(call() for call in calls)
+
+        async def soon(call: Callable[[], Awaitable[Any]]) -> Any:
+            await asyncio.sleep(random.random() * 0.05)  # a file asks once more before it locks
+            return await call()
+
+        done, errors = await at_once(soon(call) for call in calls)
         assert {type(error) for error in errors} <= {ConflictError}
         assert done
         file = await find_file_by_path(pool, user_id=alice, path=path)

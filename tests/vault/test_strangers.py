@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
-from uuid import UUID
+from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import pytest
 from chat.actors import stored
@@ -18,12 +18,19 @@ from trees import add_user, an_object
 import catbird_db
 from catbird_db import (
     DatabaseError,
+    NewLink,
     ObjectStore,
     Page,
     Pool,
+    begin_publishing,
     create_conversation,
     delete_file,
     delete_folder,
+    enqueue_processing,
+    invalidate_published,
+    publish_page,
+    replace_links,
+    set_frontmatter,
     store_blob,
     vault,
     write_file,
@@ -32,10 +39,14 @@ from catbird_db.chat import blobs
 
 Function: TypeAlias = Callable[..., Any]
 
+FOR_EVERYBODY = {"find_published"}
+"""What shows to everybody what its user has published."""
+
 FUNCTIONS: dict[str, Function] = {
     name: function
     for module in (vault, blobs)
     for name in module.__all__
+    if name not in FOR_EVERYBODY
     if inspect.iscoroutinefunction(function := getattr(module, name))
     or inspect.isasyncgenfunction(inspect.unwrap(function))
 }
@@ -57,6 +68,18 @@ class World:
     @property
     def did(self) -> str:
         return f"did:plc:{self.name}"
+
+    @property
+    def token(self) -> UUID:
+        return uuid5(NAMESPACE_DNS, self.name)
+
+    @property
+    def file(self) -> dict[str, Any]:
+        return {"file_id": self.file_id}
+
+    @property
+    def lease(self) -> dict[str, Any]:
+        return {"file_id": self.file_id, "lease_token": self.token, "changed": 1}
 
 
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
@@ -88,6 +111,34 @@ THINGS: dict[str, Callable[[World, str], dict[str, Any]]] = {
     "restore_version": lambda w, path: {"file_id": w.file_id, "version": 1},
     "vault_size": lambda w, path: {},
     "write_file": lambda w, path: {"path": f"{path}/x.md", "body": b"x"},
+    # frontmatter, links, processing, publishing
+    "begin_publishing": lambda w, path: w.file,
+    "claim_processing": lambda w, path: {},
+    "complete_processing": lambda w, path: w.lease,
+    "enqueue_processing": lambda w, path: w.file,
+    "fail_processing": lambda w, path: {**w.lease, "error": "e"},
+    "find_files_by_tag": lambda w, path: {"tag": w.name},
+    "get_frontmatter": lambda w, path: w.file,
+    "invalidate_published": lambda w, path: {**w.file, "along_links": True},
+    "list_backlinks": lambda w, path: w.file,
+    "list_dead_processing": lambda w, path: {},
+    "list_links": lambda w, path: w.file,
+    "list_published": lambda w, path: {},
+    "list_stale_pages": lambda w, path: {},
+    "list_unresolved_links": lambda w, path: {},
+    "publish_page": lambda w, path: {
+        **w.file,
+        "invalidation": 1,
+        "permalink": "stolen",
+        "html": "x",
+    },
+    "replace_links": lambda w, path: {
+        **w.file,
+        "links": [NewLink(target_name="x")],
+    },
+    "resolve_links": lambda w, path: {"names": [f"{w.name}/x", f"the {w.name}"]},
+    "set_frontmatter": lambda w, path: {**w.file, "aliases": ["x"]},
+    "unpublish_page": lambda w, path: w.file,
     # blobs
     "delete_blob": lambda w, path: {"cid": w.cid},
     "get_blob": lambda w, path: {"cid": w.cid},
@@ -96,7 +147,7 @@ THINGS: dict[str, Callable[[World, str], dict[str, Any]]] = {
     "refer_blob": lambda w, path: {"convo_id": w.name},
     "store_blob": lambda w, path: {"convo_id": w.name, "data": b"x"},
 }
-SAYS_NOTHING = {"lock_vault"}
+SAYS_NOTHING = {"lock_vault", "set_frontmatter"}
 """Functions that answer None to everybody."""
 
 STRANGERS_OWN = {"create_folder", "record_file", "write_file", "lock_vault"}
@@ -117,6 +168,7 @@ async def build(pool: Pool, store: ObjectStore, name: str) -> World:
         await delete_folder(pool, user_id=user_id, path=f"{folder}/deleted")
     await write("/both/same.md", "the same for both")
     file = await write(f"/{name}/x.md", f"{secret}, version 2")
+    await publish_and_queue(pool, user_id, name, file.id)
     did = f"did:plc:{name}"
     await create_conversation(pool, creator_did=did, convo_id=name)
     blob = await store_blob(
@@ -130,6 +182,38 @@ async def build(pool: Pool, store: ObjectStore, name: str) -> World:
         if "same.md" not in row:
             world.secrets.append(json.loads(row)["object_hash"])
     return world
+
+
+async def publish_and_queue(pool: Pool, user_id: int, name: str, file_id: UUID) -> None:
+    """A file with all that it says, one page that is stale, and the queue in each of its states."""
+    this = {"user_id": user_id, "file_id": file_id}
+    await set_frontmatter(
+        pool, **this, title=name.upper(), tags=[name], aliases=[f"the {name}"], other={name: 1}
+    )
+    names = ["x", f"{name}/x", f"{name.upper()} is nowhere"]
+    links = [NewLink(target_name=one, embed=True) for one in names]
+    await replace_links(pool, **this, links=links)
+    seen = await begin_publishing(pool, **this)
+    await publish_page(pool, **this, invalidation=seen, permalink=name, html=name.upper())
+    await invalidate_published(pool, **this)
+    rows = await stored(
+        pool, "SELECT id FROM files WHERE user_id = $1 AND deleted_at IS NULL AND id <> $2",
+        user_id, file_id,
+    )  # fmt: skip
+    for one in (file_id, rows[0]["id"], rows[1]["id"]):
+        await enqueue_processing(pool, user_id=user_id, file_id=one)
+    await stored(
+        pool,
+        "UPDATE processing_queue SET ready_at = now() - interval '1 minute',"
+        " lease_token = CASE WHEN file_id = $2 THEN $3::uuid END,"
+        " dead_at = CASE WHEN file_id = $4 THEN now() END, error = $5"
+        " WHERE user_id = $1",
+        user_id,
+        file_id,
+        uuid5(NAMESPACE_DNS, name),
+        rows[0]["id"],
+        name.upper(),
+    )
 
 
 async def everything_of(pool: Pool, world: World) -> dict[str, list[str]]:
@@ -148,7 +232,10 @@ async def everything_of(pool: Pool, world: World) -> dict[str, list[str]]:
             who,
         )
         found[table] = [row["row"] for row in rows]
-    assert {"vaults", "folders", "files", "file_versions", "blobs"} <= found.keys()
+    assert {
+        *("vaults", "folders", "files", "file_versions", "blobs", "frontmatter", "file_links"),
+        *("file_tags", "file_aliases", "processing_queue", "published_pages"),
+    } <= found.keys()
     return found
 
 
