@@ -8,9 +8,6 @@ and the page stays stale. The order is: `replace_links`, `begin_publishing`, rea
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
-
-from pydantic import StringConstraints
 
 from ..errors import NotFoundError
 from ..pagination import Page
@@ -18,6 +15,7 @@ from ..pool import Executor, transaction
 from ..query import query
 from ..signature import validated
 from ..types import Cursor, FileId, Html, Invalidation, Limit, Permalink, Row, Title, UserId
+from ..users import Username
 from .vaults import lock_vault
 
 __all__ = [
@@ -31,8 +29,6 @@ __all__ = [
     "publish_page",
     "unpublish_page",
 ]
-
-Username = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
 
 
 class PublishedSummary(Row, frozen=True):
