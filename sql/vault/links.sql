@@ -117,6 +117,7 @@ SELECT found.name, f.id AS file_id, f.path
 -- Resolve again the links that files took part in: those which lead to them, and those which name
 -- them now. The files are those given, and those at or under the paths, also what this transaction
 -- has deleted there, whose pages are withdrawn. Which files' links have changed.
+-- Rows pass through arrays, of which the planner expects few: it would else read all links.
 -- tenant: user_id
 -- index: files_pkey, files_path_key, files_name_idx, files_deleted_path_idx, file_aliases_pkey, file_aliases_alias_idx, file_links_pkey, file_links_name_idx, file_links_target_idx, published_pages_pkey
 WITH affected AS MATERIALIZED (
@@ -167,18 +168,17 @@ named AS MATERIALIZED (
      WHERE NOT affected.gone
      UNION
     SELECT fa.alias
-      FROM affected
-      JOIN file_aliases AS fa ON fa.user_id = :user_id AND fa.file_id = affected.id
-     WHERE NOT affected.gone
+      FROM unnest(ARRAY (SELECT affected.id FROM affected WHERE NOT affected.gone)) AS file (id)
+      JOIN file_aliases AS fa ON fa.user_id = :user_id AND fa.file_id = file.id
 ),
 touched AS MATERIALIZED (
     SELECT l.user_id, l.source_file_id, l.position, l.target_name, l.target_file_id
-      FROM named
-      JOIN file_links AS l ON l.user_id = :user_id AND l.target_name = named.name
+      FROM unnest(ARRAY (SELECT named.name FROM named)) AS form (name)
+      JOIN file_links AS l ON l.user_id = :user_id AND l.target_name = form.name
      UNION
     SELECT l.user_id, l.source_file_id, l.position, l.target_name, l.target_file_id
-      FROM affected
-      JOIN file_links AS l ON l.user_id = :user_id AND l.target_file_id = affected.id
+      FROM unnest(ARRAY (SELECT affected.id FROM affected)) AS target (id)
+      JOIN file_links AS l ON l.user_id = :user_id AND l.target_file_id = target.id
 ),
 wanted AS MATERIALIZED (
     SELECT DISTINCT touched.target_name FROM touched
