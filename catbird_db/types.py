@@ -160,7 +160,7 @@ Html = Annotated[str, StringConstraints(max_length=MAX_BYTES, pattern=_TEXT)]
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
 """A JSON object that PostgreSQL's jsonb can hold, of at most 1 MiB."""
 
-Priority = Literal[0, 1, 2]
+Priority = Annotated[int, Field(ge=0, le=2)]
 """2 before 1 before 0."""
 
 Changed = Annotated[int, Field(ge=1, le=INT8_MAX)]

@@ -26,6 +26,7 @@ from catbird_db import (
     IntegrityError,
     InvalidArgumentError,
     NewKeyPackage,
+    NewLink,
     NewMessage,
     NotAMemberError,
     NotFoundError,
@@ -398,15 +399,24 @@ def test_each_code_that_has_an_error_of_its_own_is_one_of_postgresql() -> None:
 ARGUMENTS: dict[str, Any] = {
     "add_dids": (),
     "body": b"body",
+    "changed": 1,
     "cid": "b" + "a" * 58,
     "data": b"data",
     "deleted_before": datetime(2100, 1, 1, tzinfo=UTC),
     "email": "alice@example.org",
+    "error": "it broke",
     "file_id": UUID(int=1),
     "hash": "0" * 64,
+    "html": "<p>",
+    "invalidation": 0,
+    "lease_token": UUID(int=1),
+    "links": [NewLink(target_name="today")],
+    "names": ["today"],
     "password": "a password",
     "path": "/notes/today.md",
+    "permalink": "today",
     "stored": StoredObject(hash="0" * 64, size=1),
+    "tag": "plants",
     "to": "/elsewhere",
     "uploaded_by_did": "did:plc:alice",
     "user_id": 1,
@@ -495,7 +505,8 @@ async def test_every_function_says_that_its_connection_was_killed(
     all_functions = functions()
     tables = (
         "conversations, members, messages, key_packages, welcomes, welcome_recipients, group_infos, "
-        "blobs, objects, users, vaults, folders, files, file_versions"
+        "blobs, objects, users, vaults, folders, files, file_versions, frontmatter, file_tags, "
+        "file_aliases, file_links, processing_queue, published_pages"
     )
     many = {**catbird_settings.model_dump(), "db_pool_max_size": len(all_functions) + 1}
     kill = (

@@ -26,7 +26,8 @@ LAYERS = [
     {"pool", "signature", "catalog", "migrate", "embedded"},
     {"query"},
     {"storage"},
-    {"health", "chat", "users", "vault"},
+    {"users"},
+    {"health", "chat", "vault"},
     {""},  # catbird_db itself, the public face
     {"check", "demo", "testing"},
     {"cli"},

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import Field, Json
+from pydantic import BeforeValidator, Field
 
 from ..errors import NotFoundError
 from ..pagination import Page
@@ -33,6 +33,10 @@ from .vaults import lock_vault
 __all__ = ["Frontmatter", "TaggedFile", "find_files_by_tag", "get_frontmatter", "set_frontmatter"]
 
 
+def _parsed(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
 class Frontmatter(Row, frozen=True):
     """What a file says of itself.
 
@@ -47,7 +51,7 @@ class Frontmatter(Row, frozen=True):
     title: str | None
     tags: list[str]
     aliases: list[str]
-    other: Json[dict[str, Any]]
+    other: Annotated[dict[str, Any], BeforeValidator(_parsed)]
     updated_at: datetime
 
 

@@ -25,6 +25,7 @@ from catbird_db import (
     ConflictError,
     InvalidArgumentError,
     NewKeyPackage,
+    NewLink,
     NewMessage,
     NewWelcome,
     NotAMemberError,
@@ -37,6 +38,8 @@ from catbird_db import (
     StoredObject,
     WelcomeRecipient,
     acknowledge_welcome,
+    begin_publishing,
+    claim_processing,
     collect_garbage,
     commit_group_change,
     consume_key_package,
@@ -47,20 +50,33 @@ from catbird_db import (
     create_messages,
     create_user,
     delete_key_packages,
+    enqueue_processing,
+    fail_processing,
+    find_files_by_tag,
     get_current_epoch,
+    get_frontmatter,
     get_group_info,
     get_message,
+    list_backlinks,
     list_commits,
     list_conversations,
+    list_dead_processing,
     list_folder,
+    list_links,
     list_members,
     list_messages,
     list_new_messages,
     list_pending_welcomes,
+    list_published,
+    list_unresolved_links,
     list_versions,
     mark_read,
     open_pool,
+    publish_page,
     reconcile,
+    replace_links,
+    resolve_links,
+    set_frontmatter,
     store_blob,
     store_key_package,
     store_key_packages,
@@ -153,7 +169,25 @@ PATH = [
     *text(1024),
 ]
 
+NAME = ["", *text(1024), "é" * 513]
+LINK = NewLink(target_name="x")
+NO_JSON = [{"a": SECRET + "\0"}, {SECRET + "\0": 1}, {"a": math.nan}, {1: SECRET}, {"a": object()}]
+NO_JSON += [{"a": SECRET * 2**18}, {"a": SECRET + "\ud800"}]
+
 PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
+    **dict.fromkeys(["tag", "target_name", "permalink"], ("x", NAME)),
+    **dict.fromkeys(["tags", "aliases", "names"], (["x"], list_of("x", 1000, *NAME))),
+    **dict.fromkeys(["publish", "embed", "along_links"], (False, NO_BOOL)),
+    "fragment": ("Head", text(1000)),
+    "links": ([LINK], list_of(LINK, 10_000, MESSAGE, SECRET)),
+    "other": ({"a": 1}, [*NO_JSON, *(one for one in NO_LIST if not isinstance(one, dict))]),
+    "priority": (1, [-1, 3, FIGURES, *NO_INT]),
+    "lease": (timedelta(seconds=60), [timedelta(0), timedelta(days=2), 60, SECRET, True]),
+    "lease_token": (FILE_ID, NO_UUID),
+    "changed": (1, number(1, INT8_MAX)),
+    "error": ("it broke", ["", *text(10_000)]),
+    "invalidation": (0, FROM_0),
+    "html": ("<p>", [SECRET * (MAX_BYTES // 6 + 1), f"{SECRET}\0", f"{SECRET}\ud800", *NO_TEXT]),
     "uploaded_by_did": (ALICE, DID),
     "cid": (CID, ["", CID.upper(), CID + "a", "Qm" + "a" * 44, f"{SECRET}\0", *NO_TEXT]),
     "mime_type": ("image/png", ["", *text(255)]),
@@ -420,6 +454,36 @@ def test_models_are_frozen_and_show_how_many_bytes_they_hold_not_which() -> None
                 delattr(model, name)
 
 
+async def rows_of_pages(pool: Pool, this: dict[str, Any]) -> list[Row]:
+    """One row of each model of what hangs on the vault's files."""
+    user = {"user_id": 1}
+    await set_frontmatter(pool, **this, tags=["t"])
+    links = [NewLink(target_name="x"), NewLink(target_name="nowhere")]
+    await replace_links(pool, **this, links=links)
+    rows: list[Row | None] = [
+        await get_frontmatter(pool, **this),
+        *(await find_files_by_tag(pool, **user, tag="t")).items,
+        *(await list_links(pool, **this, limit=1)).items,
+        *(await list_backlinks(pool, **this)).items,
+        *(await list_unresolved_links(pool, **user)).items,
+        *await resolve_links(pool, **user, names=["x"]),
+    ]
+    seen = await begin_publishing(pool, **this)
+    page = {"invalidation": seen, "permalink": "x", "html": "x"}
+    rows += [
+        await publish_page(pool, **this, **page),
+        *(await list_published(pool, **user)).items,
+    ]
+    for attempts in (0, 4):
+        await enqueue_processing(pool, **this)
+        await stored(pool, "UPDATE processing_queue SET ready_at = now(), attempts = $1", attempts)
+        [claimed] = await claim_processing(pool)
+        lease = {"lease_token": claimed.lease_token, "changed": claimed.changed}
+        failed = await fail_processing(pool, **this, **lease, error="e")
+    rows += [claimed, failed, *(await list_dead_processing(pool, **user)).items]
+    return [row for row in rows if row is not None]
+
+
 async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
     """One row of each model that is returned, with the secret in each field of bytes."""
     secret = SECRET.encode()
@@ -455,6 +519,7 @@ async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
         file := await write_file(catbird_pool, STORE, user_id=1, path="/a/x", body=secret),
         *(await list_folder(catbird_pool, user_id=1)).items,
         *(await list_versions(catbird_pool, user_id=1, file_id=file.id)).items,
+        *await rows_of_pages(catbird_pool, {"user_id": 1, "file_id": file.id}),
     ]
     returned = {model for model in MODELS.values() if not issubclass(model, Input)}
     health = catbird_db.Health if hasattr(catbird_db, "Health") else None
