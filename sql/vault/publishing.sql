@@ -172,9 +172,9 @@ SELECT p.user_id, p.file_id, p.permalink, p.title, p.html, p.published_at, p.ren
 -- index: published_pages_permalink_key, files_pkey
 SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidation AS is_stale
   FROM published_pages AS p
-  JOIN files AS f ON f.user_id = p.user_id AND f.id = p.file_id
+ CROSS JOIN LATERAL (
+       SELECT x.id FROM files AS x WHERE x.user_id = :user_id AND x.id = p.file_id AND x.deleted_at IS NULL LIMIT 1) AS f
  WHERE p.user_id = :user_id AND p.permalink > coalesce(:cursor_permalink::text, '')
-   AND f.deleted_at IS NULL
  ORDER BY p.permalink
  LIMIT :limit;
 
@@ -186,9 +186,9 @@ SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidat
 -- index: published_pages_stale_idx, files_pkey
 SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidation AS is_stale
   FROM published_pages AS p
-  JOIN files AS f ON f.user_id = p.user_id AND f.id = p.file_id
+ CROSS JOIN LATERAL (
+       SELECT x.id FROM files AS x WHERE x.user_id = :user_id AND x.id = p.file_id AND x.deleted_at IS NULL LIMIT 1) AS f
  WHERE p.user_id = :user_id AND p.permalink IS NOT NULL AND p.rendered < p.invalidation
    AND p.file_id > coalesce(:cursor_file_id::uuid, '00000000-0000-0000-0000-000000000000')
-   AND f.deleted_at IS NULL
  ORDER BY p.file_id
  LIMIT :limit;

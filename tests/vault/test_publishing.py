@@ -22,6 +22,8 @@ from catbird_db import (
     begin_publishing,
     delete_file,
     delete_folder,
+    delete_user,
+    enqueue_processing,
     find_published,
     get_file,
     invalidate_published,
@@ -497,3 +499,18 @@ async def test_publishers_of_pages_that_link_to_each_other_do_not_deadlock(
 
     done, errors = await at_once(churn(name, number) for number in range(12) for name in names)
     assert errors == [] and len(done) == 72
+
+
+async def test_a_deleted_user_takes_links_queue_and_pages_along(
+    pool: Pool, alice: int, bob: int
+) -> None:
+    for user_id in (alice, bob):
+        top, below = [await page(pool, user_id, path) for path in ("/top.md", "/below.md")]
+        await connect(pool, user_id, top, "!below", "top", "nowhere")
+        await connect(pool, user_id, below, "top")
+        await set_frontmatter(pool, user_id=user_id, file_id=top, tags=["t"], aliases=["a"])
+        await enqueue_processing(pool, user_id=user_id, file_id=top)
+    assert await delete_user(pool, user_id=alice) is True
+    for table in ("frontmatter", "file_tags", "file_links", "processing_queue", "published_pages"):
+        rows = await stored(pool, f"SELECT DISTINCT user_id FROM {table}")
+        assert [row["user_id"] for row in rows] == [bob], table
