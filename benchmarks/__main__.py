@@ -27,6 +27,8 @@ from catbird_db.embedded import EmbeddedServer, start_server
 from .buffers import Sizes, measure_buffers
 from .contenders import CONTENDERS, READ_CONVO, READ_MESSAGES, TASKS, Contender, Ours
 from .measure import Measured, Pace, Turn, import_seconds, measure
+from .moves import measure_moves
+from .objects import measure_objects
 from .report import ONE_BY_ONE, Results, Scenario, facts_of, judge, show, write
 from .tables import (
     BATCH,
@@ -116,7 +118,7 @@ async def time_one(
 
 async def run(*, quick: bool) -> Results:
     pace = Pace(rounds=2, seconds=0.005, warm_ups=1) if quick else Pace(rounds=41, seconds=0.03)
-    sizes = Sizes((100, 1_000), (100, 1_000), (0, 10), (0, 10)) if quick else Sizes()
+    sizes = Sizes((100, 1_000), (100, 1_000), (500, 1_000), (0, 10), (0, 10)) if quick else Sizes()
     progress("import catbird_db")
     importing = import_seconds("catbird_db", times=2 if quick else 9)
     with (
@@ -125,10 +127,17 @@ async def run(*, quick: bool) -> Results:
     ):
         facts = await facts_of(server, pace)
         measured = await time_all(server, pace)
+        progress("put_object, open_object")
+        objects = await measure_objects(await create_database(server, "objects"), quick=quick)
     progress(f"buffers, at {sizes.messages[1]:,} messages")
     with start_server() as throwaway:
         buffers = await measure_buffers(throwaway, sizes)
-    return Results(facts, measured, buffers, importing, judge(measured, buffers, importing))
+    descendants = 1_000 if quick else 50_000
+    progress(f"move_folder, {descendants:,} files")
+    with start_server() as throwaway:
+        moves = await measure_moves(throwaway, descendants, rounds=1 if quick else 5)
+    marks = judge(measured, objects, buffers, moves, importing)
+    return Results(facts, measured, objects, buffers, moves, importing, marks)
 
 
 def progress(what: str) -> None:

@@ -8,7 +8,7 @@
 Every public name is here; each function's `help()` shows its SQL's own comment too.
 """
 
-from . import chat, errors, health, pool
+from . import chat, errors, health, pool, storage, users, vault
 from .chat import *
 from .config import Settings
 from .errors import *
@@ -16,11 +16,18 @@ from .health import *
 from .pagination import Page
 from .pool import *
 from .query import verify
+from .storage import *
+from .types import UNSET
+from .users import *
+from .vault import *
 
-__all__ = ["Page", "Settings"]
+__all__ = ["UNSET", "Page", "Settings"]
 __all__ += chat.__all__
 __all__ += errors.__all__
 __all__ += health.__all__
 __all__ += pool.__all__
+__all__ += storage.__all__
+__all__ += users.__all__
+__all__ += vault.__all__
 
 verify()

@@ -1,6 +1,9 @@
 """Settings, read from the environment. `.env.example` lists each with its default and reason."""
 
 import re
+import os
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,6 +53,29 @@ class Settings(BaseSettings):
     db_application_name: str = Field(default="catbird-db", max_length=63)
     """What pg_stat_activity calls these connections."""
 
+    object_store: Literal["folder", "s3"] = "folder"
+    """Where the bytes of blobs, files and documents are."""
+    object_folder: str | None = None
+    """The folder; unset = ``objects`` beside the embedded database, in the user's data folder."""
+    object_dedupe: Literal["global", "tenant"] = "global"
+    """Whether equal bytes are kept once for all, or once a tenant."""
+    object_lease: float = Field(default=900.0, gt=0, le=LONGEST)
+    """Seconds for which an object without a reference is safe from collection."""
+    object_timeout: float = Field(default=30.0, gt=0, le=LONGEST)
+    """Seconds that the S3 server may take to accept a connection, and to send or take the next bytes."""
+    object_connections: int = Field(default=16, ge=1, le=1000)
+    """Requests to the store at the same time, each in a thread."""
+    s3_url: str | None = None
+    """``https://s3.eu-central-1.amazonaws.com``: scheme, host, perhaps a port."""
+    s3_bucket: str | None = None
+    """The bucket, which must exist."""
+    s3_region: str | None = None
+    """Its region; unset = asked for."""
+    s3_access_key: str | None = Field(default=None, repr=False)
+    """Who we are."""
+    s3_secret_key: str | None = Field(default=None, repr=False)
+    """That we are."""
+
     def __init__(self, **values: object) -> None:
         try:
             super().__init__(**values)  # pyright: ignore[reportArgumentType]
@@ -73,6 +99,15 @@ class Settings(BaseSettings):
             raise ValueError("a port is 65535 at most")  # asyncpg takes it modulo 65536
         return f"postgresql://{rest}"
 
+    @field_validator("s3_url")
+    @classmethod
+    def _scheme_and_host(cls, url: str | None) -> str | None:
+        if url is not None:
+            scheme, separator, host = url.rstrip("/").partition("://")
+            if scheme not in ("http", "https") or not separator or not host or {*"/@?#"} & {*host}:
+                raise ValueError("write https://host or https://host:port")
+        return url
+
     @field_validator("db_pool_max_size")
     @classmethod
     def _not_below_minimum(cls, size: int, info: ValidationInfo) -> int:
@@ -88,3 +123,10 @@ class Settings(BaseSettings):
                 "or pass Settings(database_url=...)"
             )
         return self.database_url
+
+    def object_folder_or_default(self) -> Path:
+        """``object_folder``, or ``catbird-db/objects`` in the user's data folder."""
+        if self.object_folder is not None:
+            return Path(self.object_folder).expanduser().absolute()
+        data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+        return Path(data).expanduser() / "catbird-db" / "objects"

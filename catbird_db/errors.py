@@ -143,7 +143,23 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "messages_convo_id_fkey": (NotFoundError, "no such conversation"),
     "messages_convo_id_id_key": (ConflictError, "a message of this conversation has this id"),
     "messages_convo_id_epoch_key": (ConflictError, "this epoch has its commit"),
+    "users_username_key": (ConflictError, "this username is taken"),
+    "users_email_key": (ConflictError, "this email is another user's"),
+    "users_did_key": (ConflictError, "this DID is another user's"),
+    "blobs_convo_id_fkey": (NotFoundError, "no such conversation"),
+    "blobs_object_fkey": (NotFoundError, "the object is gone: its lease had ended; store it again"),
     "key_packages_did_cipher_suite_ref_key": (ConflictError, "this key package is stored"),
+    "vaults_user_id_fkey": (NotFoundError, "no such user"),
+    "folders_path_key": (ConflictError, "this path is taken"),
+    "folders_path_check": (InvalidArgumentError, "path: the vault takes no such path"),
+    "files_path_key": (ConflictError, "this path is taken"),
+    "files_path_check": (InvalidArgumentError, "path: the vault takes no such path"),
+    "files_object_fkey": (NotFoundError, "this object is not stored (any more): put it again"),
+    "file_versions_object_fkey": (
+        NotFoundError,
+        "this object is not stored (any more): put it again",
+    ),
+    "published_pages_permalink_key": (ConflictError, "another page has this permalink"),
 }
 
 # By SQLSTATE, then by its class (the first two characters).

@@ -132,6 +132,8 @@ def _bind_or_report(stub: F, refused: Refusal | None) -> F:
 
 def _bind(stub: F, refused: Refusal | None) -> F:
     signature = Signature(stub)
+    if signature.positional != 1 or not inspect.iscoroutinefunction(stub):
+        raise signature.wrong("is a statement on one executor; write 'async def f(db, /, *, ...)'")
     statement = _statement(signature, stub)
     result = _Result(signature, statement)
     order = _ordering(result, signature, statement)

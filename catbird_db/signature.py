@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from pydantic_core import core_schema as cs
 from .errors import InvalidArgumentError
 from .types import first_fault
 
-F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any] | AsyncIterator[Any]])
 
 
 class StubError(TypeError):
@@ -21,16 +21,20 @@ class StubError(TypeError):
 
 
 class Signature:
-    """The parameters after the first of ``async def f(db, /, *, ...)``, and what they admit."""
+    """The keyword parameters of ``async def f(db, /, *, ...)``, and what they admit.
+
+    A composed function may take more by position than its executor: an object store.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.label = f"{function.__module__.partition('.')[2]}.{function.__name__}"
         code = inspect.unwrap(function).__code__
         self.where = f"{code.co_filename}:{code.co_firstlineno}"
-        if not inspect.iscoroutinefunction(function):
+        if not inspect.iscoroutinefunction(function) and not inspect.isasyncgenfunction(function):
             raise self.wrong("is not async; write 'async def'")
         self._signature = inspect.signature(function)
         self.parameters = self._keyword_parameters()
+        self.positional = len(self._signature.parameters) - len(self.parameters)
         hints = self._hints(function)
         for name in (*self.parameters, "return"):
             if name not in hints:
@@ -64,7 +68,9 @@ class Signature:
             return self._validate(self._defaults | given)
         except ValidationError as error:
             fault = first_fault(error)
-        self._signature.bind(None, **given)  # missing or unknown: the ordinary TypeError
+        self._signature.bind(
+            *[None] * self.positional, **given
+        )  # missing or unknown: the ordinary TypeError
         raise InvalidArgumentError(f"{self.label}: {fault}", query=self.label)
 
     def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:
@@ -85,8 +91,8 @@ class Signature:
 
     def _keyword_parameters(self) -> dict[str, inspect.Parameter]:
         all_parameters = list(self._signature.parameters.values())
-        first, rest = all_parameters[:1], all_parameters[1:]
-        if not first or first[0].kind is not inspect.Parameter.POSITIONAL_ONLY:
+        rest = [one for one in all_parameters if one.kind is not one.POSITIONAL_ONLY]
+        if all_parameters[:1] == rest[:1]:
             raise self.wrong("the executor is not positional only; write 'db: Executor, /, *, ...'")
         for parameter in rest:
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
@@ -107,11 +113,18 @@ def _schema(hint: Any) -> cs.CoreSchema:
 
 
 def validated(function: F) -> F:
-    """A composed function whose arguments are checked strictly, as `@query` checks a stub's."""
-    signature = Signature(function)
+    """A composed function whose arguments are checked strictly, as `@query` checks a stub's.
+
+    Those of an async generator are checked when it is called.
+    """
+    signature, run = Signature(function), typing.cast(Callable[..., Any], function)
+
+    @wraps(function)
+    def stream(*db: Any, **given: Any) -> Any:
+        return run(*db, **signature.arguments(given))
 
     @wraps(function)
     async def call(*db: Any, **given: Any) -> Any:
-        return await function(*db, **signature.arguments(given))
+        return await run(*db, **signature.arguments(given))
 
-    return typing.cast(F, call)
+    return typing.cast(F, stream if inspect.isasyncgenfunction(function) else call)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .config import Settings
     from .embedded import EmbeddedServer
     from .pool import Pool
+    from .storage import ObjectStore
 
 _numbers = itertools.count(1)
 
@@ -96,6 +97,16 @@ async def catbird_pool(catbird_settings: "Settings") -> "AsyncGenerator[Pool]":
 
     async with open_pool(catbird_settings) as pool:
         yield pool
+
+
+@pytest_asyncio.fixture
+async def catbird_store(tmp_path: Path) -> "AsyncGenerator[ObjectStore]":
+    """An object store in a folder of the test's own."""
+    from .config import Settings
+    from .storage import open_store
+
+    async with open_store(Settings(object_store="folder", object_folder=f"{tmp_path}")) as store:
+        yield store
 
 
 @contextmanager

@@ -4,13 +4,39 @@ A signature is a contract: `@query` and `@validated` refuse, before anything is 
 aliases do not admit, and `catbird-db check` proves that they fit the SQL.
 """
 
+import json
+import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from unicodedata import normalize
+from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+)
 
 from .errors import InvalidArgumentError
+
+
+class Absent(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+
+UNSET = Absent.UNSET
+"""What a parameter is that was left out, where None is a value."""
+
+Unset: TypeAlias = Literal[Absent.UNSET]
 
 INT8_MAX = 2**63 - 1
 MAX_BYTES = 16 * 2**20
@@ -32,6 +58,20 @@ DeviceId = Annotated[str, StringConstraints(max_length=255, pattern=_TEXT)]
 
 MessageId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
 """The sender's own id of a message, unique in its conversation; sending it again is a retry."""
+
+UserId = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""A user: `User.id`."""
+
+FileId = UUID
+"""A file of a vault; moving does not change it."""
+
+FileVersionNumber = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""Which version of a file: 1, 2, 3, ..."""
+
+ContentType = Annotated[
+    str, StringConstraints(max_length=255, pattern=r"^[!-.0-~]+/[!-.0-~][ -~]*$")
+]
+"""A media type, perhaps with parameters: ``text/markdown; charset=utf-8``."""
 
 Title = Annotated[str, StringConstraints(max_length=1000, pattern=_TEXT)]
 
@@ -74,6 +114,62 @@ Timestamp = Annotated[
     Field(ge=datetime(1, 1, 2, tzinfo=UTC), lt=datetime(9999, 12, 31, tzinfo=UTC)),
 ]
 """A point in time, with its zone; the ends of Python's range would be sent as infinity."""
+
+_INDEXED = 1024  # bytes: longer than a path is, no name is looked for
+_JSON_SIZE = 2**20
+_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _name(text: str) -> str:
+    name = normalize("NFC", text)
+    if not 1 <= len(name.encode()) <= _INDEXED:
+        raise ValueError(f"should have 1 to {_INDEXED} bytes")
+    return name
+
+
+def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except (ValueError, RecursionError):
+        raise ValueError("should be what JSON can hold") from None
+    if _NUL_IN_JSON.search(text):
+        raise ValueError("should hold no NUL")
+    if size > _JSON_SIZE:
+        raise ValueError(f"should have at most {_JSON_SIZE} bytes as JSON")
+    return value
+
+
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=_INDEXED, pattern=_TEXT), AfterValidator(_name)
+]
+"""What something is looked up by: 1 to 1024 bytes, brought to NFC."""
+
+Tag = Annotated[Name, AfterValidator(lambda tag: _name(tag.removeprefix("#")))]
+"""A tag; a leading # is left out."""
+
+LinkName = Annotated[Name, AfterValidator(lambda name: _name(name.lstrip("/")))]
+"""What a link names: a file's name or path, with or without .md, or an alias; leading slashes are
+left out."""
+
+Permalink = Annotated[Name, AfterValidator(lambda link: _name(link.strip("/")))]
+"""Where a page is read, below its user's name; slashes around it are left out."""
+
+Html = Annotated[str, StringConstraints(max_length=MAX_BYTES, pattern=_TEXT)]
+
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
+"""A JSON object that PostgreSQL's jsonb can hold, of at most 1 MiB."""
+
+Priority = Annotated[int, Field(ge=0, le=2)]
+"""2 before 1 before 0."""
+
+Changed = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""How many changes of a file were noted: what `claim_processing` gave as ``changed``."""
+
+Invalidation = Annotated[int, Field(ge=0, le=INT8_MAX)]
+"""How often a page became stale: what `begin_publishing` returned."""
+
+Lease = Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(days=1))]
 
 
 class Row(BaseModel, frozen=True):

@@ -24,7 +24,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def examples() -> dict[str, tuple[str, str]]:
     """The value of each variable in `.env.example`, and the comment above it."""
     text = (ROOT / ".env.example").read_text(encoding="utf-8")
-    found = re.findall(r"((?:^#.*\n)*)^([A-Z_]+)=(.*)$", text, re.MULTILINE)
+    found = re.findall(r"((?:^#.*\n)*)^([A-Z0-9_]+)=(.*)$", text, re.MULTILINE)
     return {name: (value, comment) for comment, name, value in found}
 
 
@@ -73,6 +73,17 @@ VALUES: dict[str, tuple[str, Any]] = {
     "DB_LOCK_TIMEOUT": ("5", 5.0),
     "DB_IDLE_IN_TRANSACTION_TIMEOUT": ("120", 120.0),
     "DB_APPLICATION_NAME": ("mine", "mine"),
+    "OBJECT_STORE": ("s3", "s3"),
+    "OBJECT_FOLDER": ("/var/lib/objects", "/var/lib/objects"),
+    "OBJECT_DEDUPE": ("tenant", "tenant"),
+    "OBJECT_LEASE": ("60", 60.0),
+    "OBJECT_TIMEOUT": ("5", 5.0),
+    "OBJECT_CONNECTIONS": ("4", 4),
+    "S3_URL": ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+    "S3_BUCKET": ("catbird", "catbird"),
+    "S3_REGION": ("eu-central-1", "eu-central-1"),
+    "S3_ACCESS_KEY": ("access", "access"),
+    "S3_SECRET_KEY": (SECRET, SECRET),
 }
 
 
@@ -115,6 +126,15 @@ def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> No
         ("DB_LOCK_TIMEOUT", "-0.1"),
         ("DB_IDLE_IN_TRANSACTION_TIMEOUT", SECRET),
         ("DB_APPLICATION_NAME", SECRET * 20),
+        ("OBJECT_STORE", SECRET),
+        ("OBJECT_DEDUPE", SECRET),
+        ("OBJECT_LEASE", "0"),
+        ("OBJECT_TIMEOUT", SECRET),
+        ("OBJECT_CONNECTIONS", "0"),
+        ("S3_URL", SECRET),
+        ("S3_URL", f"ftp://{SECRET}"),
+        ("S3_URL", f"https://alice:{SECRET}@host"),
+        ("S3_URL", f"https://host/{SECRET}"),
     ],
 )
 def test_a_malformed_value_is_told_by_its_variable_and_not_shown(
@@ -162,8 +182,8 @@ def test_each_scheme_of_a_url_is_the_same_database(scheme: str) -> None:
     )
 
 
-def test_the_password_is_not_in_the_repr() -> None:
-    settings = Settings(database_url=URL)
+def test_no_password_and_no_key_is_in_the_repr() -> None:
+    settings = Settings(database_url=URL, s3_secret_key=SECRET, s3_access_key=SECRET)
     assert SECRET not in f"{settings} {settings!r} {[settings]}"
 
 

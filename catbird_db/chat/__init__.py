@@ -1,6 +1,7 @@
-"""chat: the Catbird MLS server's conversations, members, messages, commits and key packages."""
+"""chat: the Catbird MLS server's conversations, members, messages, commits, key packages and blobs."""
 
-from . import commits, conversations, key_packages, members, messages, welcomes
+from . import blobs, commits, conversations, key_packages, members, messages, welcomes
+from .blobs import *
 from .commits import *
 from .conversations import *
 from .key_packages import *
@@ -9,6 +10,7 @@ from .messages import *
 from .welcomes import *
 
 __all__: list[str] = []
+__all__ += blobs.__all__
 __all__ += commits.__all__
 __all__ += conversations.__all__
 __all__ += key_packages.__all__

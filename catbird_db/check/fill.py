@@ -152,9 +152,22 @@ def _rank(table: Table, column: Column, chance: str, tenants: int) -> str:
         return f"CASE WHEN {chance} % 4 = 0 THEN 1 ELSE 1 + {chance} / 4 % {tenants} END"
     if any(columns[-1] == column.name for columns in uniques):
         return "g.i"
-    if any(column.name in index.columns for index in table.indexes):
+    indexed = any(column.name in index.columns for index in table.indexes)
+    if not indexed and _has_generated_key(table):  # which may be made of this column
+        return "g.i"
+    if indexed:
         return _mostly_first(chance, 8)
     return f"{chance} % {_TENANTS}"
+
+
+def _has_generated_key(table: Table) -> bool:
+    return any(
+        table.columns[name].generated
+        for index in table.indexes
+        if index.unique
+        for name in index.columns
+        if name
+    )
 
 
 def _moment(column: Column, chance: str) -> str:

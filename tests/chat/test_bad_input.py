@@ -5,26 +5,28 @@ a new function is attacked as soon as it is exported, and a parameter of a new n
 until somebody says what is bad for it.
 """
 
-import inspect
 import math
 import random
 import reprlib
 import traceback
 import typing
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any
+from uuid import UUID
 
 import pytest
 from actors import converse, stored
+from functions import STORE, Function, functions, parameters
 
 import catbird_db
 from catbird_db import (
     ConflictError,
     InvalidArgumentError,
     NewKeyPackage,
+    NewLink,
     NewMessage,
     NewWelcome,
     NotAMemberError,
@@ -33,47 +35,62 @@ from catbird_db import (
     Page,
     Pool,
     Settings,
+    StorageError,
+    StoredObject,
     WelcomeRecipient,
     acknowledge_welcome,
+    begin_publishing,
+    claim_processing,
+    collect_garbage,
     commit_group_change,
     consume_key_package,
     consume_key_packages,
     create_conversation,
+    create_folder,
     create_message,
     create_messages,
+    create_user,
     delete_key_packages,
+    enqueue_processing,
+    fail_processing,
+    find_files_by_tag,
     get_current_epoch,
+    get_frontmatter,
     get_group_info,
     get_message,
+    list_backlinks,
     list_commits,
     list_conversations,
+    list_dead_processing,
+    list_folder,
+    list_links,
     list_members,
     list_messages,
     list_new_messages,
     list_pending_welcomes,
+    list_published,
+    list_unresolved_links,
+    list_versions,
     mark_read,
     open_pool,
+    publish_page,
+    reconcile,
+    replace_links,
+    resolve_links,
+    set_frontmatter,
+    store_blob,
     store_key_package,
     store_key_packages,
     update_conversation_epoch,
     update_unread_count,
+    write_file,
 )
 from catbird_db.types import Input, Row
 
 ALICE, BOB, CAROL = "did:plc:alice", "did:plc:bob", "did:plc:carol"
 SOON = datetime(2099, 1, 1, tzinfo=UTC)
 
-Function: TypeAlias = Callable[..., Awaitable[Any]]
-
-ABOUT_THE_POOL = {"health_check", "run_transaction"}
-"""Coroutine functions that run no statement of their own on an executor: not for this file."""
-
-FUNCTIONS: dict[str, Function] = {
-    name: value
-    for name in catbird_db.__all__
-    if inspect.iscoroutinefunction(value := getattr(catbird_db, name))
-    and name not in ABOUT_THE_POOL
-}
+FUNCTIONS = functions()
 MODELS: dict[str, type[Row]] = {
     name: value
     for name in catbird_db.__all__
@@ -141,7 +158,61 @@ PACKAGE = NewKeyPackage(cipher_suite=1, key_data=b"x", expires_at=SOON)
 RECIPIENT = WelcomeRecipient(did=BOB, key_package_ref=b"x")
 WELCOME = NewWelcome(data=b"x", recipients=[RECIPIENT])
 
+STORED = StoredObject(hash="0" * 64, size=1)
+CID = "b" + "a" * 58
+NO_BODY = [SECRET, bytearray(b"s3cr3t"), [b"x"], FIGURES, True, object(), bytes]
+FROM_0 = number(0, INT8_MAX)
+FILE_ID = UUID(int=FIGURES)
+NO_UUID = [str(FILE_ID), FILE_ID.bytes, FIGURES, SECRET, "", True, [FILE_ID]]
+PATH = [
+    *("//", "/..", f"/{SECRET}/", f"/{SECRET}//x", f"/./{SECRET}", f"{SECRET}/../x"),
+    *(f"/{SECRET}\n", f"/{SECRET}\x7f", f"/{SECRET}\x85", f"/{SECRET}" * 200),
+    *text(1024),
+]
+
+NAME = ["", *text(1024), "é" * 513]
+LINK = NewLink(target_name="x")
+NO_JSON = [{"a": SECRET + "\0"}, {SECRET + "\0": 1}, {"a": math.nan}, {1: SECRET}, {"a": object()}]
+NO_JSON += [{"a": SECRET * 2**18}, {"a": SECRET + "\ud800"}]
+
 PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
+    **dict.fromkeys(["tag", "target_name", "permalink"], ("x", NAME)),
+    **dict.fromkeys(["tags", "aliases", "names"], (["x"], list_of("x", 1000, *NAME))),
+    **dict.fromkeys(["publish", "embed", "along_links"], (False, NO_BOOL)),
+    "fragment": ("Head", text(1000)),
+    "links": ([LINK], list_of(LINK, 10_000, MESSAGE, SECRET)),
+    "other": ({"a": 1}, [*NO_JSON, *(one for one in NO_LIST if not isinstance(one, dict))]),
+    "priority": (1, [-1, 3, FIGURES, *NO_INT]),
+    "lease": (timedelta(seconds=60), [timedelta(0), timedelta(days=2), 60, SECRET, True]),
+    "lease_token": (FILE_ID, NO_UUID),
+    "changed": (1, number(1, INT8_MAX)),
+    "error": ("it broke", ["", *text(10_000)]),
+    "invalidation": (0, FROM_0),
+    "html": ("<p>", [SECRET * (MAX_BYTES // 6 + 1), f"{SECRET}\0", f"{SECRET}\ud800", *NO_TEXT]),
+    "uploaded_by_did": (ALICE, DID),
+    "cid": (CID, ["", CID.upper(), CID + "a", "Qm" + "a" * 44, f"{SECRET}\0", *NO_TEXT]),
+    "mime_type": ("image/png", ["", *text(255)]),
+    "stored": (STORED, [SECRET, {"hash": SECRET, "size": 1}, MESSAGE, FIGURES]),
+    "hash": (STORED.hash, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "\n", *NO_TEXT]),
+    "sha256": (None, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "_" + "0" * 32, *NO_TEXT]),
+    "owner": (ALICE, ["", SECRET * 512, *NO_TEXT]),
+    "body": (b"x", NO_BODY),
+    **dict.fromkeys(["start", "length", "size"], (0, FROM_0)),
+    "mend": (False, NO_BOOL),
+    "path": ("/a/x.md", PATH),
+    "to": ("/b", ["", "/", *PATH]),
+    "file_id": (FILE_ID, NO_UUID),
+    "version": (1, number(1, INT8_MAX)),
+    "content_type": ("text/plain", ["", SECRET, f"{SECRET}/", f"{SECRET}/x\n", *text(255)]),
+    "if_match": (None, ["", SECRET, "0" * 63, "A" * 64, *NO_TEXT]),
+    "overwrite": (False, NO_BOOL),
+    "deleted_before": (SOON, NO_TIME),
+    "user_id": (1, number(1, INT8_MAX)),
+    "username": ("alice", ["", f"-{SECRET}", f"{SECRET} x", f"{SECRET}é", *text(64)]),
+    "email": ("alice@example.org", ["", SECRET, f"{SECRET}@", f"{SECRET}@é", *text(254)]),
+    "password": (SECRET[::-1], ["", *text(1024)]),
+    "full_name": ("Alice", text(255)),
+    "is_active": (True, NO_BOOL),
     **dict.fromkeys(["did", "creator_did", "sender_did", "reader_did"], (ALICE, DID)),
     **dict.fromkeys(["member_did", "recipient_did"], (ALICE, DID)),
     "add_dids": ([BOB], list_of(BOB, 10_000, *DID)),
@@ -181,6 +252,10 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
 SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("delete_messages_before", "limit"): (10, number(1, 100_000)),
     ("delete_expired_key_packages", "limit"): (10, number(1, 100_000)),
+    ("collect_garbage", "limit"): (10, number(1, 100_000)),
+    ("reconcile", "limit"): (10, number(1, 100_000)),
+    ("purge_deleted", "limit"): (10, number(1, 100_000)),
+    ("store_blob", "data"): (b"x", NO_BODY),
 }
 
 
@@ -194,14 +269,6 @@ def attacks(attacked: Callable[..., Any]) -> Iterator[tuple[str, Any, list[Any]]
         )
         good, bad = SPECIAL.get((owner, name)) or PARAMETERS[name]
         yield name, good, bad if type(None) in typing.get_args(hints[name]) else [*bad, None]
-
-
-def parameters(attacked: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Those of a function, less the executor; or the fields of a model."""
-    found = inspect.signature(attacked).parameters
-    return {
-        name: found[name] for name in found if found[name].kind is inspect.Parameter.KEYWORD_ONLY
-    }
 
 
 def good_arguments(attacked: Callable[..., Any]) -> dict[str, Any]:
@@ -253,7 +320,7 @@ async def test_the_values_called_good_are_let_through_by_every_function(
     assert len(FUNCTIONS) >= 37
     for name, function in FUNCTIONS.items():
         seen.clear()
-        with suppress(ConflictError, NotFoundError, NotAMemberError):
+        with suppress(ConflictError, NotFoundError, NotAMemberError, StorageError):
             await function(watched, **good_arguments(function))
         assert seen, f"{name}: nothing was sent"
 
@@ -383,6 +450,36 @@ def test_models_are_frozen_and_show_how_many_bytes_they_hold_not_which() -> None
                 delattr(model, name)
 
 
+async def rows_of_pages(pool: Pool, this: dict[str, Any]) -> list[Row]:
+    """One row of each model of what hangs on the vault's files."""
+    user = {"user_id": 1}
+    await set_frontmatter(pool, **this, tags=["t"])
+    links = [NewLink(target_name="x"), NewLink(target_name="nowhere")]
+    await replace_links(pool, **this, links=links)
+    rows: list[Row | None] = [
+        await get_frontmatter(pool, **this),
+        *(await find_files_by_tag(pool, **user, tag="t")).items,
+        *(await list_links(pool, **this, limit=1)).items,
+        *(await list_backlinks(pool, **this)).items,
+        *(await list_unresolved_links(pool, **user)).items,
+        *await resolve_links(pool, **user, names=["x"]),
+    ]
+    seen = await begin_publishing(pool, **this)
+    page = {"invalidation": seen, "permalink": "x", "html": "x"}
+    rows += [
+        await publish_page(pool, **this, **page),
+        *(await list_published(pool, **user)).items,
+    ]
+    for attempts in (0, 4):
+        await enqueue_processing(pool, **this)
+        await stored(pool, "UPDATE processing_queue SET ready_at = now(), attempts = $1", attempts)
+        [claimed] = await claim_processing(pool)
+        lease = {"lease_token": claimed.lease_token, "changed": claimed.changed}
+        failed = await fail_processing(pool, **this, **lease, error="e")
+    rows += [claimed, failed, *(await list_dead_processing(pool, **user)).items]
+    return [row for row in rows if row is not None]
+
+
 async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
     """One row of each model that is returned, with the secret in each field of bytes."""
     secret = SECRET.encode()
@@ -410,6 +507,15 @@ async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
         *(await list_pending_welcomes(catbird_pool, recipient_did=BOB)).items,
         await get_message(catbird_pool, convo_id="c", message_id="m", reader_did=BOB),
         *await list_new_messages(catbird_pool, reader_did=BOB, positions={"c": 0}),
+        await store_blob(catbird_pool, STORE, data=b"x", uploaded_by_did=ALICE, convo_id="c"),
+        await collect_garbage(catbird_pool, STORE),
+        await reconcile(catbird_pool, STORE),
+        await create_user(catbird_pool, username="alice", email="a@b", password=SECRET),
+        await create_folder(catbird_pool, user_id=1, path="/a"),
+        file := await write_file(catbird_pool, STORE, user_id=1, path="/a/x", body=secret),
+        *(await list_folder(catbird_pool, user_id=1)).items,
+        *(await list_versions(catbird_pool, user_id=1, file_id=file.id)).items,
+        *await rows_of_pages(catbird_pool, {"user_id": 1, "file_id": file.id}),
     ]
     returned = {model for model in MODELS.values() if not issubclass(model, Input)}
     health = catbird_db.Health if hasattr(catbird_db, "Health") else None
@@ -451,14 +557,17 @@ NOWHERE: dict[str, Any] = {
     "get_message": NotAMemberError,
     "get_message_count": NotFoundError,
     "is_member": False,
+    "list_blobs_by_conversation": NotAMemberError,
     "list_commits": NotAMemberError,
     "list_members": Page([], None),
     "list_messages": NotAMemberError,
     "list_messages_since": NotAMemberError,
     "list_new_messages": NotAMemberError,
     "mark_read": NotFoundError,
+    "refer_blob": NotAMemberError,
     "remove_member": False,
     "reset_unread_count": NotFoundError,
+    "store_blob": NotAMemberError,
     "update_conversation_epoch": NotFoundError,
     "update_unread_count": NotFoundError,
 }

@@ -1,0 +1,462 @@
+"""Objects: bytes behind a hash, kept once, deleted only when nothing refers to them.
+
+Storing is three steps: a row that says what is intended, with a lease; the upload, which holds no
+connection; the row marked as stored. References point at stored objects alone, and PostgreSQL
+refuses others. The collector marks what has neither lease nor reference, commits, deletes the
+bytes, then the row. The bytes lie under a key that is used once (its generation), so that a delete
+which comes late meets nothing.
+"""
+
+import asyncio
+import hashlib
+import random
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+from uuid_utils.compat import uuid7
+
+from ..errors import (
+    DatabaseError,
+    IntegrityError,
+    InvalidArgumentError,
+    NotFoundError,
+    StorageError,
+)
+from ..pool import Connection, Executor, Pool, transaction
+from ..query import query
+from ..signature import validated
+from ..types import INT8_MAX, BatchLimit, Input, Limit, Row
+from .store import PREFIX, Body, ObjectStore, Spool, StoreEntry, spooled
+
+__all__ = [
+    "CollectedGarbage",
+    "Reconciliation",
+    "StoredObject",
+    "collect_garbage",
+    "object_reference_count",
+    "open_object",
+    "put_object",
+    "reconcile",
+]
+
+ObjectHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}(_[0-9a-f]{32})?$")]
+"""Which object: `StoredObject.hash`, as it was given."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Owner = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Offset = Annotated[int, Field(ge=0, le=INT8_MAX)]
+Lease = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+
+PUT_ATTEMPTS: Final = 5
+READ_ATTEMPTS: Final = 3
+PAGE: Final = 500
+"""Rows and keys that the collector and `reconcile` look at in one statement."""
+
+KEY: Final = re.compile(
+    re.escape(PREFIX) + r"([0-9a-f]{64}(?:_[0-9a-f]{32})?)/([0-9a-f-]{36})(\.[0-9a-f]+)?"
+)
+
+
+class StoredObject(Input, frozen=True):
+    """Bytes that are stored, and safe from collection for OBJECT_LEASE seconds: refer to them by then.
+
+    ``hash`` names the object; ``size`` is in bytes.
+    """
+
+    hash: ObjectHash
+    size: Offset
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the bytes, in hex: the hash, but for OBJECT_DEDUPE=tenant."""
+        return self.hash[:64]
+
+
+class CollectedGarbage(Row, frozen=True):
+    """How many objects were collected, and how many bytes those held."""
+
+    objects: int
+    bytes: int
+
+
+class Reconciliation(Row, frozen=True):
+    """Where the store and the table differ.
+
+    Attributes:
+        strays: keys of bytes that no row knows: of uploads that were killed; nothing refers to them.
+        missing: hashes of stored objects without bytes: restore these from a backup, or store the
+            same bytes again.
+        damaged: hashes of stored objects whose bytes are of another size: the same.
+        unknown: keys below ``.hash/`` that no object has; never touched.
+        removed: how many of the strays were deleted.
+    """
+
+    strays: list[str]
+    missing: list[str]
+    damaged: list[str]
+    unknown: list[str]
+    removed: int
+
+
+class ObjectRow(Row, frozen=True):
+    hash: str
+    generation: UUID
+    size: int
+    state: Literal["pending", "stored", "deleting"]
+
+    @property
+    def key(self) -> str:
+        return f"{PREFIX}{self.hash}/{self.generation}"
+
+
+class ListedObject(ObjectRow, frozen=True):
+    is_garbage: bool
+
+
+class LockedObject(Row, frozen=True):
+    hash: str
+
+
+class Generation(ObjectRow, frozen=True):
+    is_leased: bool
+
+
+@query
+async def lease_object(
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, size: Offset, lease: Lease
+) -> ObjectRow | None: ...
+
+
+@query
+async def replace_object(
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
+) -> ObjectRow | None: ...
+
+
+@query
+async def extend_lease(
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
+) -> bool: ...
+
+
+@query
+async def mark_stored(
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
+) -> bool: ...
+
+
+@query
+async def find_object(db: Executor, /, *, hash: ObjectHash) -> ObjectRow | None: ...
+
+
+@query
+async def object_reference_count(db: Executor, /, *, hash: ObjectHash) -> int:
+    """How many rows refer to an object, of all tenants: for operators, not for tenants to see."""
+    ...
+
+
+@query
+async def list_objects(db: Executor, /, *, after_hash: str, limit: Limit) -> list[ListedObject]: ...
+
+
+@query
+async def lock_objects(db: Executor, /, *, hashes: Sequence[str]) -> list[LockedObject]: ...
+
+
+@query
+async def mark_deleting(
+    db: Executor, /, *, hashes: Sequence[str], lease: Lease
+) -> list[ObjectRow]: ...
+
+
+@query
+async def remove_objects(
+    db: Executor, /, *, hashes: Sequence[str], generations: Sequence[UUID]
+) -> int: ...
+
+
+@query
+async def list_generations(db: Executor, /, *, hashes: Sequence[str]) -> list[Generation]: ...
+
+
+@validated
+async def put_object(
+    pool: Pool,
+    store: ObjectStore,
+    /,
+    *,
+    body: Body,
+    sha256: Sha256 | None = None,
+    owner: Owner | None = None,
+) -> StoredObject:
+    """Store bytes, once; refer to the result before its lease ends (OBJECT_LEASE).
+
+    Never inside a transaction: a lease that is not committed protects nothing.
+
+    Args:
+        body: bytes, a binary file (read from its position on), or an async iterable of bytes.
+        sha256: in hex; what the body must be.
+        owner: whose it is, as any text that tells tenants apart; needed by OBJECT_DEDUPE=tenant.
+
+    Raises:
+        InvalidArgumentError: the body gives something else than bytes; an owner is needed.
+        IntegrityError: the body is not what ``sha256`` says.
+        StorageError: the store failed; nothing refers to what it may have kept.
+    """
+    require_pool(pool)
+    if store.dedupe == "tenant" and owner is None:
+        raise InvalidArgumentError("owner: OBJECT_DEDUPE=tenant needs to know whose the bytes are")
+    async with spooled(body) as spool:
+        if sha256 not in (None, spool.sha256):
+            raise IntegrityError("put_object: the body is not what sha256 says")
+        hash = spool.sha256
+        if store.dedupe == "tenant" and owner is not None:
+            hash = f"{hash}_{hashlib.sha256(owner.encode()).hexdigest()[:32]}"
+        for attempt in range(PUT_ATTEMPTS):
+            if await _put_once(pool, store, hash, spool):
+                return StoredObject(hash=hash, size=spool.size)
+            await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
+    raise StorageError(
+        f"put_object: {PUT_ATTEMPTS} times the object was gone when its upload had ended: is the "
+        f"lease of {store.lease:g} s (OBJECT_LEASE) too short for a pause of this program?"
+    )
+
+
+async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> bool:
+    intended = await _intend(pool, hash, spool.size, store.lease)
+    if intended is None:
+        return False
+    if intended.state == "stored" and await store.stat(intended.key) == spool.size:
+        return True
+    async with _renewing(pool, intended, store.lease):
+        spool.file.seek(0)
+        kept = await store.put(intended.key, spool.file, spool.size)
+    if kept != spool.size:
+        raise StorageError(f"put_object: the store kept {kept} of {spool.size} bytes")
+    return await mark_stored(pool, hash=hash, generation=intended.generation, lease=store.lease)
+
+
+async def _intend(pool: Pool, hash: str, size: int, lease: float) -> ObjectRow | None:
+    generation = uuid7()
+    return await lease_object(
+        pool, hash=hash, generation=generation, size=size, lease=lease
+    ) or await replace_object(pool, hash=hash, generation=generation, lease=lease)
+
+
+@asynccontextmanager
+async def _renewing(pool: Pool, intended: ObjectRow, lease: float) -> AsyncGenerator[None]:
+    """The lease goes on as long as the block does; `mark_stored` is the judge of whether it did."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(lease / 3)
+            with suppress(DatabaseError):
+                await extend_lease(
+                    pool, hash=intended.hash, generation=intended.generation, lease=lease
+                )
+
+    renewal = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewal.cancel()
+        await asyncio.wait([renewal])
+
+
+@validated
+async def open_object(
+    db: Executor,
+    store: ObjectStore,
+    /,
+    *,
+    hash: ObjectHash,
+    start: Offset = 0,
+    length: Offset | None = None,
+) -> AsyncIterator[bytes]:
+    """The bytes of an object in chunks of at most 1 MiB, or a range of them.
+
+    Who is given all bytes has been given the right ones: the hash is verified before the last chunk
+    is. A range is verified by its length only. Which tenant may read is not asked here.
+
+    Args:
+        hash: `StoredObject.hash`.
+        start: bytes to leave out.
+        length: bytes to give; to the end unless given.
+
+    Raises:
+        NotFoundError: there is no such object.
+        InvalidArgumentError: ``start`` is beyond the end.
+        IntegrityError: the bytes are not those that were stored.
+        StorageError: the store failed, or the bytes are missing.
+    """
+    for _ in range(READ_ATTEMPTS):
+        found = await find_object(db, hash=hash)
+        if found is None:
+            raise NotFoundError("open_object: there is no such object")
+        if start > found.size:
+            raise InvalidArgumentError("start: is beyond the end of the object")
+        end = found.size if length is None else min(found.size, start + length)
+        if start == end:
+            return
+        with suppress(FileNotFoundError):  # collected, and perhaps stored anew, since it was found
+            async for chunk in _verified(store, found, start, end):
+                yield chunk
+            return
+    raise StorageError("open_object: the bytes are missing; reconcile tells of which objects")
+
+
+async def _verified(
+    store: ObjectStore, found: ObjectRow, start: int, end: int
+) -> AsyncIterator[bytes]:
+    digest, left = hashlib.sha256(), end - start
+    expected = found.hash[:64] if left == found.size else None
+    async for chunk in store.get(found.key, start=start, length=left, seen=digest.update):
+        left -= len(chunk)
+        if left < 0 or (left == 0 and expected not in (None, digest.hexdigest())):
+            raise IntegrityError("open_object: the bytes are not those that were stored")
+        yield chunk
+    if left:
+        raise IntegrityError(f"open_object: the bytes end {left} too early")
+
+
+@validated
+async def collect_garbage(
+    pool: Pool, store: ObjectStore, /, *, limit: BatchLimit = 1000
+) -> CollectedGarbage:
+    """Delete objects that nothing refers to and no lease protects, at most ``limit``.
+
+    Looks through the whole table, 500 rows at a time; what is being referred to just now is left for
+    the next time. Any number may run at once. Call it until it collects less than ``limit``.
+
+    Raises:
+        StorageError: the store failed; what it did not delete is tried again after the lease.
+    """
+    require_pool(pool)
+    objects, size, after = 0, 0, ""
+    while objects < limit:
+        page = await list_objects(pool, after_hash=after, limit=PAGE)
+        if not page:
+            break
+        after = page[-1].hash
+        garbage = [one.hash for one in page if one.is_garbage]
+        collected = await _collect(pool, store, garbage[: limit - objects]) if garbage else []
+        objects += len(collected)
+        size += sum(one.size for one in collected)
+    return CollectedGarbage(objects=objects, bytes=size)
+
+
+async def _collect(pool: Pool, store: ObjectStore, hashes: list[str]) -> list[ObjectRow]:
+    async with transaction(pool) as tx:
+        locked = await lock_objects(tx, hashes=hashes)
+        doomed = await mark_deleting(tx, hashes=[one.hash for one in locked], lease=store.lease)
+    outcomes = await asyncio.gather(
+        *(store.delete(one.key) for one in doomed), return_exceptions=True
+    )
+    gone = [one for one, outcome in zip(doomed, outcomes, strict=True) if outcome is None]
+    await remove_objects(
+        pool,
+        hashes=[one.hash for one in gone],
+        generations=[one.generation for one in gone],
+    )
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
+    return gone
+
+
+@validated
+async def reconcile(
+    pool: Pool, store: ObjectStore, /, *, mend: bool = False, limit: BatchLimit = 1000
+) -> Reconciliation:
+    """Compare what the store holds with what the table says; may run at any time.
+
+    Lists the whole store, and asks it for the size of each stored object.
+
+    Args:
+        mend: delete the strays.
+        limit: findings after which it stops.
+
+    Raises:
+        StorageError: the store failed.
+    """
+    require_pool(pool)
+    strays, unknown, removed = list[str](), list[str](), 0
+    async for entries in _in_batches(store.list()):
+        some_strays, some_unknown = await _sorted_out(pool, entries)
+        unknown += some_unknown
+        strays += some_strays
+        if mend:
+            await asyncio.gather(*(store.delete(key) for key in some_strays))
+            removed += len(some_strays)
+        if len(strays) + len(unknown) >= limit:
+            break
+    missing, damaged, after = list[str](), list[str](), ""
+    while len(strays) + len(unknown) + len(missing) + len(damaged) < limit:
+        page = await list_objects(pool, after_hash=after, limit=PAGE)
+        if not page:
+            break
+        after = page[-1].hash
+        for one, size in await _sized(store, page):
+            if size != one.size and await _is_still_stored(pool, one):
+                (missing if size is None else damaged).append(one.hash)
+    return Reconciliation(
+        strays=strays, missing=missing, damaged=damaged, unknown=unknown, removed=removed
+    )
+
+
+async def _in_batches(entries: AsyncIterator[StoreEntry]) -> AsyncIterator[list[StoreEntry]]:
+    batch = list[StoreEntry]()
+    async for entry in entries:
+        batch.append(entry)
+        if len(batch) == PAGE:
+            yield batch
+            batch = []
+    yield batch
+
+
+async def _sorted_out(pool: Pool, entries: list[StoreEntry]) -> tuple[list[str], list[str]]:
+    """The keys that no row knows, and those that are no object's at all.
+
+    A key's row is written before its bytes, and its generation never comes again: a row that is not
+    there now will not be there later. What has a further ending is a write under way, or left over.
+    """
+    keys = {entry.key: KEY.fullmatch(entry.key) for entry in entries}
+    hashes = {match[1] for match in keys.values() if match}
+    rows = {one.key: one for one in await list_generations(pool, hashes=[*hashes])}
+    strays = list[str]()
+    for key, match in keys.items():
+        if match:
+            row = rows.get(f"{PREFIX}{match[1]}/{match[2]}")
+            if row is None or (match[3] and not row.is_leased):
+                strays.append(key)
+    return strays, [key for key, match in keys.items() if not match]
+
+
+async def _sized(
+    store: ObjectStore, page: Sequence[ObjectRow]
+) -> list[tuple[ObjectRow, int | None]]:
+    stored = [one for one in page if one.state == "stored"]
+    sizes = await asyncio.gather(*(store.stat(one.key) for one in stored))
+    return [*zip(stored, sizes, strict=True)]
+
+
+async def _is_still_stored(pool: Pool, one: ObjectRow) -> bool:
+    found = await find_object(pool, hash=one.hash)
+    return found is not None and found.generation == one.generation
+
+
+def require_pool(pool: Pool) -> None:
+    """Refuse a connection: uploads and deletions run between transactions, not inside one.
+
+    Raises:
+        InvalidArgumentError: it is a connection.
+        TypeError: it is something else.
+    """
+    if isinstance(pool, Connection):
+        raise InvalidArgumentError("pass the Pool: the store is not used inside a transaction")
+    if not isinstance(pool, Pool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"pass a Pool, not {type(pool).__name__}")

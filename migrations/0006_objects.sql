@@ -1,0 +1,26 @@
+-- Objects: bytes in a bucket or a folder, named by their hash.
+
+-- A lock that somebody holds is not waited for: everybody else would queue behind this.
+SET LOCAL lock_timeout = '5s';
+SET LOCAL statement_timeout = '1min';
+
+CREATE TABLE objects (
+    hash text COLLATE "C" NOT NULL,
+    generation uuid NOT NULL,
+    size bigint NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    lease_until timestamptz NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT objects_pkey PRIMARY KEY (hash),
+    CONSTRAINT objects_hash_state_key UNIQUE (hash, state),
+    CONSTRAINT objects_hash_check CHECK (hash ~ '^[0-9a-f]{64}(_[0-9a-f]{32})?$'),
+    CONSTRAINT objects_size_check CHECK (size >= 0),
+    CONSTRAINT objects_state_check CHECK (state IN ('pending', 'stored', 'deleting'))
+);
+
+COMMENT ON TABLE objects IS 'What the object store holds, at .hash/{hash}/{generation}; shared by all tenants, who see it through their references alone.
+Who refers to an object holds (object_hash, object_state) with object_state always ''stored'', so that PostgreSQL refuses a reference to what is being deleted, and the deletion of what is referred to.';
+COMMENT ON COLUMN objects.hash IS 'SHA-256 in hex; with OBJECT_DEDUPE=tenant, then _ and 32 digits of the SHA-256 of the owner.';
+COMMENT ON COLUMN objects.generation IS 'New for each time that the bytes are stored anew: a delete that arrives late names bytes that are gone.';
+COMMENT ON COLUMN objects.state IS 'pending: being uploaded. stored: may be referred to. deleting: the collector is at it.';
+COMMENT ON COLUMN objects.lease_until IS 'Until then no collector takes it, referred to or not.';

@@ -1,0 +1,104 @@
+-- Users: who may log in. Names and addresses are compared by their lower case.
+
+-- name: insert_user :one
+-- Create a user.
+-- tenant: none (the id is made here)
+INSERT INTO users AS u (username, email, password_hash, full_name, did)
+VALUES (:username, :email, :password_hash, :full_name, :did)
+RETURNING u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login;
+
+-- name: get_user :maybe
+-- One user.
+-- tenant: user_id
+-- index: users_pkey
+SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login
+  FROM users AS u
+ WHERE u.id = :user_id;
+
+-- name: get_user_by_username :maybe
+-- One user, by name.
+-- tenant: none (looks a user up by a name that is unique among all)
+-- index: users_username_key
+SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login
+  FROM users AS u
+ WHERE u.username_key = lower(:username::text);
+
+-- name: get_user_by_email :maybe
+-- One user, by address.
+-- tenant: none (looks a user up by an address that is unique among all)
+-- index: users_email_key
+SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login
+  FROM users AS u
+ WHERE u.email_key = lower(:email::text);
+
+-- name: get_user_by_did :maybe
+-- One user, by DID.
+-- tenant: none (looks a user up by a DID that is unique among all)
+-- index: users_did_key
+SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login
+  FROM users AS u
+ WHERE u.did = :did;
+
+-- name: list_users :page
+-- All users, in the order in which they were created.
+-- tenant: none (for administrators)
+-- key: id
+-- index: users_pkey
+SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login
+  FROM users AS u
+ WHERE u.id > coalesce(:cursor_id, 0)
+ ORDER BY u.id
+ LIMIT :limit;
+
+-- name: change_user :maybe
+-- Change what is given, and leave the rest: null is absent, but where a flag says that null is meant.
+-- tenant: user_id
+-- index: users_pkey
+UPDATE users AS u
+   SET username = coalesce(:username::text, u.username),
+       email = coalesce(:email::text, u.email),
+       is_active = coalesce(:is_active::boolean, u.is_active),
+       password_hash = CASE WHEN :set_password::boolean THEN :password_hash::text ELSE u.password_hash END,
+       full_name = CASE WHEN :set_full_name::boolean THEN :full_name::text ELSE u.full_name END,
+       did = CASE WHEN :set_did::boolean THEN :did::text ELSE u.did END,
+       updated_at = statement_timestamp()
+ WHERE u.id = :user_id
+RETURNING u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login;
+
+-- name: deactivate_user :rows
+-- Nobody logs in as this user any more; what is stored stays.
+-- tenant: user_id
+-- index: users_pkey
+UPDATE users AS u
+   SET is_active = false, updated_at = statement_timestamp()
+ WHERE u.id = :user_id AND u.is_active;
+
+-- name: delete_user :rows
+-- Delete a user with all that hangs on it (ON DELETE CASCADE).
+-- tenant: user_id
+-- index: users_pkey
+DELETE FROM users AS u WHERE u.id = :user_id;
+
+-- name: find_credentials :maybe
+-- A user with the hash of the password; for authenticate_user alone.
+-- tenant: none (a login: the name is all there is to go by)
+-- index: users_username_key
+SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login, u.password_hash
+  FROM users AS u
+ WHERE u.username_key = lower(:username::text);
+
+-- name: replace_password_hash :rows
+-- The same password, hashed with parameters of today; unless it was changed meanwhile.
+-- tenant: user_id
+-- index: users_pkey
+UPDATE users AS u
+   SET password_hash = :new_hash
+ WHERE u.id = :user_id AND u.password_hash = :old_hash;
+
+-- name: record_login :rows
+-- Somebody has logged in as this user.
+-- tenant: user_id
+-- index: users_pkey
+UPDATE users AS u
+   SET last_login = statement_timestamp()
+ WHERE u.id = :user_id;

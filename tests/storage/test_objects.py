@@ -1,0 +1,586 @@
+"""Objects are kept once, refused to be referred to when they go, and lost never."""
+
+import asyncio
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from seaweed import Seaweed, seaweed
+from storage.faulty import Fault, Faulty
+
+from catbird_db import (
+    CollectedGarbage,
+    IntegrityError,
+    InvalidArgumentError,
+    NotFoundError,
+    ObjectStore,
+    Pool,
+    Settings,
+    StorageError,
+    StoredObject,
+    collect_garbage,
+    delete_blob,
+    object_reference_count,
+    open_object,
+    open_store,
+    put_object,
+    reconcile,
+    refer_blob,
+    transaction,
+)
+from catbird_db.storage.objects import lock_objects, mark_deleting
+
+ALICE, BOB = "did:plc:alice", "did:plc:bob"
+BODY = b"the same bytes" * 100
+HASH = hashlib.sha256(BODY).hexdigest()
+
+
+async def rows(pool: Pool, sql: str = "SELECT * FROM objects ORDER BY hash") -> list[Any]:
+    async with pool.connection() as connection:
+        return await connection.fetch(sql)
+
+
+async def end_leases(pool: Pool) -> None:
+    await rows(pool, "UPDATE objects SET lease_until = now() - interval '1 s'")
+
+
+async def got(pool: Pool, store: ObjectStore, hash: str = HASH, **rest: Any) -> bytes:
+    return b"".join([chunk async for chunk in open_object(pool, store, hash=hash, **rest)])
+
+
+async def keys(store: ObjectStore) -> list[str]:
+    return [entry.key async for entry in store.list()]
+
+
+async def in_chunks(body: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+        await asyncio.sleep(0)
+
+
+async def read_into(given: list[bytes], chunks: AsyncIterator[bytes]) -> None:
+    async for chunk in chunks:
+        given.append(chunk)
+
+
+async def damage(store: ObjectStore, bytes_now: bytes) -> None:
+    [key] = await keys(store)
+    await store.put(key, io.BytesIO(bytes_now), len(bytes_now))
+
+
+# Storing.
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 3 * 2**20 + 7, 20 * 2**20])
+async def test_bytes_a_file_and_chunks_of_the_same_bytes_are_one_object(
+    catbird_pool: Pool, store: ObjectStore, size: int, tmp_path: Path
+) -> None:
+    body = os.urandom(size)
+    (tmp_path / "body").write_bytes(b"left out" + body)
+    stored = await put_object(catbird_pool, store, body=body)
+    assert stored == StoredObject(hash=hashlib.sha256(body).hexdigest(), size=size)
+    assert stored.sha256 == stored.hash
+    with (tmp_path / "body").open("rb") as file:
+        file.seek(8)
+        assert await put_object(catbird_pool, store, body=file) == stored
+    for chunk_size in (100_000, 2**22):
+        chunks = in_chunks(body, chunk_size)
+        again = await put_object(catbird_pool, store, body=chunks, sha256=stored.hash)
+        assert again == stored
+    assert len(await keys(store)) == 1
+    assert await got(catbird_pool, store, stored.hash) == body
+    for start, length in ((0, 0), (0, 1), (size // 2, None), (size // 2, 2), (size, None)):
+        expected = body[start : None if length is None else start + length]
+        assert await got(catbird_pool, store, stored.hash, start=start, length=length) == expected
+
+
+async def test_many_uploads_of_the_same_bytes_at_once_are_one_object(
+    catbird_pool: Pool, store: ObjectStore
+) -> None:
+    stored = await asyncio.gather(*(put_object(catbird_pool, store, body=BODY) for _ in range(20)))
+    assert {*stored} == {StoredObject(hash=HASH, size=len(BODY))}
+    assert len(await keys(store)) == 1
+    [row] = await rows(catbird_pool)
+    assert (row["state"], row["size"]) == ("stored", len(BODY))
+
+
+async def test_an_upload_does_not_wait_for_who_is_about_to_refer_to_the_same_bytes(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    stored = await put_object(catbird_pool, catbird_store, body=BODY)
+    async with transaction(catbird_pool) as tx, asyncio.timeout(8):
+        await refer_blob(tx, stored=stored, uploaded_by_did=ALICE)
+        assert await put_object(catbird_pool, catbird_store, body=BODY) == stored
+
+
+async def test_what_is_not_what_its_hash_says_is_not_stored(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    for body in (BODY + b"x", io.BytesIO(b"other"), in_chunks(b"other", 2)):
+        with pytest.raises(IntegrityError, match="sha256"):
+            await put_object(catbird_pool, catbird_store, body=body, sha256=HASH)
+    assert await rows(catbird_pool) == []
+    assert await keys(catbird_store) == []
+
+
+async def test_a_body_that_gives_no_bytes_or_fails_is_told_and_nothing_is_stored(
+    catbird_pool: Pool, catbird_store: ObjectStore, tmp_path: Path
+) -> None:
+    async def text() -> AsyncIterator[Any]:
+        yield b"some"
+        yield "text"
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"some"
+        raise KeyError("the caller's own")
+
+    (tmp_path / "text").write_text("text")
+    with (tmp_path / "text").open() as file:
+        for body in ("text", bytearray(b"x"), None, 7, [b"x"], file, bytes, io.BytesIO):
+            with pytest.raises(InvalidArgumentError, match="body"):
+                await put_object(catbird_pool, catbird_store, body=cast(Any, body))
+    with pytest.raises(InvalidArgumentError, match="body: gives str"):
+        await put_object(catbird_pool, catbird_store, body=text())
+    with pytest.raises(KeyError, match="own"):
+        await put_object(catbird_pool, catbird_store, body=failing())
+    assert await rows(catbird_pool) == []
+
+
+async def test_no_upload_and_no_collection_runs_on_a_connection(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    async with transaction(catbird_pool) as tx:
+        for function, given in (
+            (put_object, {"body": b""}),
+            (collect_garbage, {}),
+            (reconcile, {}),
+        ):
+            with pytest.raises(InvalidArgumentError, match="Pool"):
+                await cast(Any, function)(tx, catbird_store, **given)
+
+
+async def test_with_dedupe_by_tenant_equal_bytes_are_kept_once_for_each_owner(
+    catbird_pool: Pool, tmp_path: Path
+) -> None:
+    settings = Settings(object_folder=f"{tmp_path}", object_dedupe="tenant")
+    async with open_store(settings) as store:
+        with pytest.raises(InvalidArgumentError, match="owner"):
+            await put_object(catbird_pool, store, body=BODY)
+        alices = [await put_object(catbird_pool, store, body=BODY, owner=ALICE) for _ in "12"]
+        bobs = await put_object(catbird_pool, store, body=BODY, owner=BOB)
+        assert alices[0] == alices[1] != bobs
+        assert alices[0].sha256 == bobs.sha256 == HASH
+        assert len(await keys(store)) == 2
+        assert await got(catbird_pool, store, bobs.hash) == BODY
+        await refer_blob(catbird_pool, stored=bobs, uploaded_by_did=BOB)
+        await end_leases(catbird_pool)
+        assert (await collect_garbage(catbird_pool, store)).objects == 1
+        assert await got(catbird_pool, store, bobs.hash) == BODY
+        assert (await reconcile(catbird_pool, store)).unknown == []
+
+
+# A store that fails.
+
+
+@pytest.mark.parametrize("fault", ["before", "during", "after", "truncate"])
+async def test_a_write_that_fails_stores_nothing_and_the_next_one_stores_all(
+    catbird_pool: Pool, store: ObjectStore, fault: Fault
+) -> None:
+    faulty = Faulty(store, [fault])
+    with pytest.raises(StorageError):
+        await put_object(catbird_pool, faulty, body=BODY)
+    with pytest.raises(NotFoundError):
+        await got(catbird_pool, store)
+    with pytest.raises(NotFoundError, match="store it again"):
+        await refer_blob(
+            catbird_pool, stored=StoredObject(hash=HASH, size=1), uploaded_by_did=ALICE
+        )
+    stored = await put_object(catbird_pool, faulty, body=BODY)
+    assert await got(catbird_pool, store) == BODY
+    await refer_blob(catbird_pool, stored=stored, uploaded_by_did=ALICE)
+    await end_leases(catbird_pool)
+    assert await collect_garbage(catbird_pool, store) == CollectedGarbage(objects=0, bytes=0)
+    assert (await reconcile(catbird_pool, store, mend=True)).strays == []
+
+
+async def test_an_upload_that_hangs_holds_no_connection_and_its_rest_is_collected(
+    catbird_settings: Settings, catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    faulty = Faulty(catbird_store, ["hang"])
+    task = asyncio.create_task(put_object(catbird_pool, faulty, body=BODY))
+    await faulty.hanging.wait()
+    assert catbird_pool.idle == catbird_pool.size
+    task.cancel()
+    await asyncio.wait([task])
+    assert [row["state"] for row in await rows(catbird_pool)] == ["pending"]
+    assert (await collect_garbage(catbird_pool, catbird_store)).objects == 0
+    await end_leases(catbird_pool)
+    assert (await collect_garbage(catbird_pool, catbird_store)).objects == 1
+    assert await rows(catbird_pool) == []
+
+
+async def test_a_long_upload_renews_its_lease(catbird_pool: Pool, tmp_path: Path) -> None:
+    settings = Settings(object_folder=f"{tmp_path}", object_lease=0.3)
+
+    async with open_store(settings) as store:
+
+        async def dawdle() -> None:
+            for _ in range(10):
+                await asyncio.sleep(0.1)
+                await collect_garbage(catbird_pool, store)
+
+        await put_object(catbird_pool, Faulty(store, after_put=dawdle), body=BODY)
+        [row] = await rows(catbird_pool)
+        assert row["state"] == "stored"
+        assert await got(catbird_pool, store) == BODY
+
+
+async def test_an_upload_that_lost_its_object_meanwhile_starts_again(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    losses = 2
+
+    async def lose() -> None:
+        nonlocal losses
+        if losses:
+            losses -= 1
+            await end_leases(catbird_pool)
+            assert (await collect_garbage(catbird_pool, catbird_store)).objects
+
+    faulty = Faulty(catbird_store, after_put=lose)
+    await put_object(catbird_pool, faulty, body=BODY)
+    assert losses == 0
+    assert await got(catbird_pool, catbird_store) == BODY
+    losses = 100
+    with pytest.raises(StorageError, match="OBJECT_LEASE"):
+        await put_object(catbird_pool, faulty, body=b"other")
+
+
+async def test_bytes_that_got_lost_come_back_when_they_are_stored_again(
+    catbird_pool: Pool, store: ObjectStore
+) -> None:
+    stored = await put_object(catbird_pool, store, body=BODY)
+    await refer_blob(catbird_pool, stored=stored, uploaded_by_did=ALICE)
+    await store.delete((await keys(store))[0])
+    with pytest.raises(StorageError, match="missing"):
+        await got(catbird_pool, store)
+    assert (await reconcile(catbird_pool, store, mend=True)).missing == [HASH]
+    assert await put_object(catbird_pool, store, body=BODY) == stored
+    assert await got(catbird_pool, store) == BODY
+    assert (await reconcile(catbird_pool, store)).missing == []
+
+
+# Reading.
+
+
+async def test_bytes_that_changed_are_told_before_the_last_of_them_is_given(
+    catbird_pool: Pool, store: ObjectStore
+) -> None:
+    body = os.urandom(9 * 2**20)
+    stored = await put_object(catbird_pool, store, body=body)
+    for other in (bytes([body[0] ^ 1]) + body[1:], body[:-1] + b"?", body[:-1]):
+        await damage(store, other)
+        given = list[bytes]()
+        with pytest.raises(IntegrityError):
+            await read_into(given, open_object(catbird_pool, store, hash=stored.hash))
+        assert sum(map(len, given)) < len(body)
+    with pytest.raises(IntegrityError, match="too early"):
+        await got(catbird_pool, store, stored.hash, start=10)
+    assert (await reconcile(catbird_pool, store)).damaged == [stored.hash]
+
+
+async def test_what_is_not_stored_is_not_found_and_a_start_beyond_the_end_is_refused(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    with pytest.raises(NotFoundError):
+        await got(catbird_pool, catbird_store)
+    await put_object(catbird_pool, catbird_store, body=BODY)
+    with pytest.raises(InvalidArgumentError, match="start"):
+        await got(catbird_pool, catbird_store, start=len(BODY) + 1)
+    for bad in ({"start": -1}, {"length": -1}, {"start": "0"}):
+        with pytest.raises(InvalidArgumentError):
+            await got(catbird_pool, catbird_store, **bad)
+    for hash in ("", HASH.upper(), HASH[1:], HASH + "_", f"../{HASH[3:]}"):
+        with pytest.raises(InvalidArgumentError, match="hash"):
+            await got(catbird_pool, catbird_store, hash)
+
+
+async def test_a_reader_follows_bytes_that_were_collected_and_stored_anew(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    class Replaced(Faulty):
+        def get(self, key: str, /, **rest: Any) -> Any:
+            async def chunks() -> AsyncIterator[bytes]:
+                if self.faults:
+                    self.faults.pop()
+                    await end_leases(catbird_pool)
+                    await collect_garbage(catbird_pool, self.real)
+                    await put_object(catbird_pool, self.real, body=BODY)
+                async for chunk in self.real.get(key, **rest):
+                    yield chunk
+
+            return chunks()
+
+    await put_object(catbird_pool, catbird_store, body=BODY)
+    assert await got(catbird_pool, Replaced(catbird_store, ["before"])) == BODY
+
+
+# References and collection.
+
+
+async def test_references_are_counted_and_hold_an_object_as_long_as_one_is_left(
+    catbird_pool: Pool, store: ObjectStore
+) -> None:
+    stored = await put_object(catbird_pool, store, body=BODY)
+    for did in (ALICE, BOB):
+        blob = await refer_blob(catbird_pool, stored=stored, uploaded_by_did=did)
+    await end_leases(catbird_pool)
+    for did, left in ((ALICE, 1), (BOB, 0)):
+        assert (await collect_garbage(catbird_pool, store)).objects == 0
+        assert await delete_blob(catbird_pool, cid=blob.cid, uploaded_by_did=did)
+        assert await object_reference_count(catbird_pool, hash=HASH) == left
+    collected = await collect_garbage(catbird_pool, store)
+    assert collected == CollectedGarbage(objects=1, bytes=len(BODY))
+    assert await rows(catbird_pool) == []
+    assert await keys(store) == []
+    with pytest.raises(NotFoundError, match="store it again"):
+        await refer_blob(catbird_pool, stored=stored, uploaded_by_did=ALICE)
+
+
+async def test_what_is_referred_to_just_now_is_left_by_the_collector_who_does_not_wait(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    stored = await put_object(catbird_pool, catbird_store, body=BODY)
+    await end_leases(catbird_pool)
+    async with transaction(catbird_pool) as tx, asyncio.timeout(8):
+        await refer_blob(tx, stored=stored, uploaded_by_did=ALICE)
+        assert (await collect_garbage(catbird_pool, catbird_store)).objects == 0
+    assert (await collect_garbage(catbird_pool, catbird_store)).objects == 0
+    assert await got(catbird_pool, catbird_store) == BODY
+
+
+async def test_a_reference_waits_for_the_collector_and_is_refused(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    stored = await put_object(catbird_pool, catbird_store, body=BODY)
+    await end_leases(catbird_pool)
+    async with transaction(catbird_pool) as tx:
+        assert await lock_objects(tx, hashes=[HASH])
+        late = asyncio.create_task(refer_blob(catbird_pool, stored=stored, uploaded_by_did=ALICE))
+        await asyncio.sleep(0.2)
+        assert not late.done()
+        assert await mark_deleting(tx, hashes=[HASH], lease=9.0)
+    with pytest.raises(NotFoundError):
+        await late
+
+
+async def test_a_reference_that_came_before_the_lock_is_seen_by_the_second_look(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    stored = await put_object(catbird_pool, catbird_store, body=BODY)
+    await end_leases(catbird_pool)
+    async with transaction(catbird_pool) as tx:
+        await refer_blob(catbird_pool, stored=stored, uploaded_by_did=ALICE)
+        locked = await lock_objects(tx, hashes=[HASH])
+        assert [one.hash for one in locked] == [HASH]
+        assert await mark_deleting(tx, hashes=[HASH], lease=9.0) == []
+
+
+async def test_a_delete_that_comes_late_meets_nothing(
+    catbird_pool: Pool, store: ObjectStore
+) -> None:
+    """The collector stalls between its mark and its delete; the bytes are stored anew meanwhile."""
+    go_on, stalled = asyncio.Event(), asyncio.Event()
+
+    async def stall() -> None:
+        stalled.set()
+        await go_on.wait()
+
+    await put_object(catbird_pool, store, body=BODY)
+    await end_leases(catbird_pool)
+    late = asyncio.create_task(collect_garbage(catbird_pool, Faulty(store, before_delete=stall)))
+    await stalled.wait()
+    stored = await put_object(catbird_pool, store, body=BODY)  # does not wait for the collector
+    await refer_blob(catbird_pool, stored=stored, uploaded_by_did=ALICE)
+    go_on.set()
+    await late
+    assert await got(catbird_pool, store) == BODY
+    assert len(await keys(store)) == 1
+
+
+async def test_a_collector_that_died_is_followed_by_another(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    async def die() -> None:
+        raise StorageError("the store is away")
+
+    bodies = [b"1", b"2", b"3"]
+    for body in bodies:
+        await put_object(catbird_pool, catbird_store, body=body)
+    await end_leases(catbird_pool)
+    with pytest.raises(StorageError, match="away"):
+        await collect_garbage(catbird_pool, Faulty(catbird_store, before_delete=die))
+    assert {row["state"] for row in await rows(catbird_pool)} == {"deleting"}
+    assert (await collect_garbage(catbird_pool, catbird_store)).objects == 0  # it may yet live
+    await end_leases(catbird_pool)
+    assert (await collect_garbage(catbird_pool, catbird_store, limit=2)).objects == 2
+    assert (await collect_garbage(catbird_pool, catbird_store, limit=2)).objects == 1
+    assert await keys(catbird_store) == []
+
+
+async def test_many_collectors_collect_each_object_once(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    for number in range(100):
+        await put_object(catbird_pool, catbird_store, body=b"%d" % number)
+    await end_leases(catbird_pool)
+    found = await asyncio.gather(*(collect_garbage(catbird_pool, catbird_store) for _ in range(5)))
+    assert sum(one.objects for one in found) == 100
+    assert await rows(catbird_pool) == []
+
+
+# Reconciliation.
+
+
+async def test_bytes_without_a_row_are_found_and_removed_and_nothing_else_is(
+    catbird_pool: Pool, store: ObjectStore
+) -> None:
+    stored = await put_object(catbird_pool, store, body=BODY)
+    [key] = await keys(store)
+    old = key[:-12] + "0" * 12  # of a generation that is over
+    other = f".hash/{'0' * 64}/{key.rpartition('/')[2]}"
+    left = f"{key}.0123456789abcdef"  # of a write that was killed
+    strange = ".hash/readme/first"
+    for name in (old, other, left, strange):
+        await store.put(name, io.BytesIO(b"bytes"), 5)
+    found = await reconcile(catbird_pool, store)
+    assert {*found.strays} == {old, other}
+    assert (found.unknown, found.missing, found.damaged, found.removed) == ([strange], [], [], 0)
+    await end_leases(catbird_pool)
+    found = await reconcile(catbird_pool, store, mend=True)
+    assert {*found.strays} == {old, other, left}
+    assert found.removed == 3
+    assert {*await keys(store)} == {key, strange}
+    assert await got(catbird_pool, store, stored.hash) == BODY
+    await store.delete(strange)
+
+
+async def test_reconciliation_stops_at_its_limit(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    for number in range(3):
+        await put_object(catbird_pool, catbird_store, body=b"%d" % number)
+    await rows(catbird_pool, "DELETE FROM objects")
+    found = await reconcile(catbird_pool, catbird_store, limit=1)
+    assert len(found.strays) == 3  # of the batch that it was looking at
+    assert found.removed == 0
+
+
+# Memory, and a server that goes away.
+
+LARGE = """
+import asyncio, resource, sys
+from catbird_db import Settings, open_object, open_pool, open_store, put_object
+
+MIB = 2**20
+
+async def body():
+    chunk = bytearray(MIB)
+    for number in range(1024):
+        chunk[:4] = number.to_bytes(4, "big")
+        yield bytes(chunk)
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+async def main():
+    settings = Settings()
+    async with open_pool(settings) as pool, open_store(settings) as store:
+        small = await put_object(pool, store, body=b"x" * MIB)
+        async for _ in open_object(pool, store, hash=small.hash):
+            pass
+        before = peak()
+        stored = await put_object(pool, store, body=body())
+        size = 0
+        async for chunk in open_object(pool, store, hash=stored.hash):
+            size += len(chunk)
+        assert size == stored.size == 1024 * MIB
+        print((peak() - before) / MIB)
+
+asyncio.run(main())
+"""
+
+
+def test_a_body_of_1_gib_goes_in_and_out_in_less_than_32_mib_of_memory(
+    catbird_database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "spool").mkdir()
+    environment = {
+        "DATABASE_URL": catbird_database_url,
+        "OBJECT_FOLDER": f"{tmp_path / 'objects'}",
+        "TMPDIR": f"{tmp_path / 'spool'}",
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", LARGE],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 32
+    assert [*(tmp_path / "spool").iterdir()] == []
+
+
+async def test_an_s3_server_that_goes_away_mid_upload_and_comes_back(catbird_pool: Pool) -> None:
+    with seaweed() as server:
+        settings = server.settings(object_timeout=5.0)
+        async with open_store(settings) as store:
+            before = await put_object(catbird_pool, store, body=BODY)
+            await interrupted(catbird_pool, store, server)
+            with pytest.raises(StorageError):
+                await got(catbird_pool, store)
+            with pytest.raises(StorageError):
+                await put_object(catbird_pool, store, body=b"while it is away")
+            assert [row["state"] for row in await rows(catbird_pool)].count("stored") == 1
+            await asyncio.to_thread(server.come_back)
+            assert await eventually_got(catbird_pool, store) == BODY
+            large = os.urandom(64 * 2**20)
+            stored = await put_object(catbird_pool, store, body=large)
+            assert await got(catbird_pool, store, stored.hash) == large
+            assert await put_object(catbird_pool, store, body=BODY) == before
+            await end_leases(catbird_pool)
+            await collect_garbage(catbird_pool, store)
+            await reconcile(catbird_pool, store, mend=True)
+            assert await keys(store) == []
+
+
+async def interrupted(pool: Pool, store: ObjectStore, server: Seaweed) -> None:
+    """Kill the server when some parts of an upload have arrived and others have not."""
+    upload = asyncio.create_task(put_object(pool, store, body=os.urandom(256 * 2**20)))
+    while len(await rows(pool)) < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    assert not upload.done()
+    await asyncio.to_thread(server.go_away)
+    with pytest.raises(StorageError):
+        await upload
+
+
+async def eventually_got(pool: Pool, store: ObjectStore) -> bytes:
+    """It answers before it can read."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return await got(pool, store)
+        except StorageError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.2)
