@@ -76,6 +76,7 @@ async def measure_objects(database_url: str, *, quick: bool) -> dict[Transfer, M
                     pace=_pace(one, quick=quick),
                     tasks=TASKS,
                     units={},
+                    at_first=2 if one.size >= MIB else 10,
                 )
                 for one in TRANSFERS
             }
