@@ -240,7 +240,7 @@ SELECT l.position, l.target_name, l.embed, l.fragment, l.target_file_id,
   FROM file_links AS l
   JOIN files AS s ON s.user_id = l.user_id AND s.id = l.source_file_id
  WHERE l.user_id = :user_id AND l.source_file_id = :file_id
-   AND l.position > coalesce(:cursor_position, 0)
+   AND l.position > coalesce(:cursor_position::bigint, 0)
    AND s.deleted_at IS NULL
  ORDER BY l.position
  LIMIT :limit;
@@ -259,7 +259,7 @@ SELECT l.source_file_id, l.position, f.path AS source_path, l.target_name, l.emb
         LIMIT 1) AS f
  WHERE l.user_id = :user_id AND l.target_file_id = :file_id
    AND (l.source_file_id, l.position)
-       > (coalesce(:cursor_source_file_id::uuid, '00000000-0000-0000-0000-000000000000'), coalesce(:cursor_position, 0))
+       > (coalesce(:cursor_source_file_id::uuid, '00000000-0000-0000-0000-000000000000'), coalesce(:cursor_position::bigint, 0))
  ORDER BY l.source_file_id, l.position
  LIMIT :limit;
 
@@ -277,6 +277,6 @@ SELECT l.target_name, l.source_file_id, l.position, f.path AS source_path, l.emb
         LIMIT 1) AS f
  WHERE l.user_id = :user_id AND l.target_file_id IS NULL
    AND (l.target_name, l.source_file_id, l.position)
-       > (coalesce(:cursor_target_name::text, ''), coalesce(:cursor_source_file_id::uuid, '00000000-0000-0000-0000-000000000000'), coalesce(:cursor_position, 0))
+       > (coalesce(:cursor_target_name::text, ''), coalesce(:cursor_source_file_id::uuid, '00000000-0000-0000-0000-000000000000'), coalesce(:cursor_position::bigint, 0))
  ORDER BY l.target_name, l.source_file_id, l.position
  LIMIT :limit;
