@@ -1,7 +1,7 @@
 """Settings, read from the environment. `.env.example` lists each with its default and reason."""
 
-import re
 import os
+import re
 from pathlib import Path
 from typing import Literal
 

@@ -119,7 +119,7 @@ SELECT found.name, f.id AS file_id, f.path
 -- has deleted there, whose pages are withdrawn. Which files' links have changed.
 -- Rows pass through arrays, of which the planner expects few: it would else read all links.
 -- tenant: user_id
--- index: files_pkey, files_path_key, files_name_idx, files_deleted_path_idx, file_aliases_pkey, file_aliases_alias_idx, file_links_pkey, file_links_name_idx, file_links_target_idx, published_pages_pkey
+-- index: files_pkey, files_path_key, files_name_idx, files_deleted_path_idx, files_deleted_idx, file_aliases_pkey, file_aliases_alias_idx, file_links_pkey, file_links_name_idx, file_links_target_idx, published_pages_pkey
 WITH affected AS MATERIALIZED (
     SELECT f.user_id, f.id, f.path, false AS gone
       FROM unnest(:file_ids::uuid[]) AS given (id)
