@@ -52,6 +52,11 @@ Offset = Annotated[int, Field(ge=0, le=INT8_MAX)]
 Lease = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 PUT_ATTEMPTS: Final = 5
+UPLOAD_LEASE: Final = 15.0
+"""Seconds, at most, that a dead uploader holds up the next one; who lives renews it."""
+FIRST_PAUSE: Final = 0.01
+LONGEST_PAUSE: Final = 0.5
+"""Seconds between two looks whether somebody else has finished an upload."""
 READ_ATTEMPTS: Final = 3
 PAGE: Final = 500
 """Rows and keys that the collector and `reconcile` look at in one statement."""
@@ -127,20 +132,31 @@ class Generation(ObjectRow, frozen=True):
 
 @query
 async def lease_object(
-    db: Executor, /, *, hash: ObjectHash, generation: UUID, size: Offset, lease: Lease
+    db: Executor,
+    /,
+    *,
+    hash: ObjectHash,
+    generation: UUID,
+    size: Offset,
+    lease: Lease,
+    upload_lease: Lease,
 ) -> ObjectRow | None: ...
 
 
 @query
 async def replace_object(
-    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, upload_lease: Lease
 ) -> ObjectRow | None: ...
 
 
 @query
 async def extend_lease(
-    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, upload_lease: Lease
 ) -> bool: ...
+
+
+@query
+async def release_lease(db: Executor, /, *, hash: ObjectHash, generation: UUID) -> bool: ...
 
 
 @query
@@ -216,35 +232,55 @@ async def put_object(
         hash = spool.sha256
         if store.dedupe == "tenant" and owner is not None:
             hash = f"{hash}_{hashlib.sha256(owner.encode()).hexdigest()[:32]}"
-        for attempt in range(PUT_ATTEMPTS):
+        for _ in range(PUT_ATTEMPTS):
             if await _put_once(pool, store, hash, spool):
                 return StoredObject(hash=hash, size=spool.size)
-            await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
     raise StorageError(
-        f"put_object: {PUT_ATTEMPTS} times the object was gone when its upload had ended: is the "
-        f"lease of {store.lease:g} s (OBJECT_LEASE) too short for a pause of this program?"
+        f"put_object: {PUT_ATTEMPTS} times its lease had ended when the upload had: does this "
+        "program pause for long, or is OBJECT_LEASE very short?"
     )
 
 
 async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> bool:
-    intended = await _intend(pool, hash, spool.size, store.lease)
-    if intended is None:
-        return False
+    intended = await _intend(pool, store, hash, spool.size)
     if intended.state == "stored" and await store.stat(intended.key) == spool.size:
         return True
-    async with _renewing(pool, intended, store.lease):
-        spool.file.seek(0)
-        kept = await store.put(intended.key, spool.file, spool.size)
-    if kept != spool.size:
-        raise StorageError(f"put_object: the store kept {kept} of {spool.size} bytes")
-    return await mark_stored(pool, hash=hash, generation=intended.generation, lease=store.lease)
+    try:
+        async with _renewing(pool, intended, _upload_lease(store)):
+            spool.file.seek(0)
+            kept = await store.put(intended.key, spool.file, spool.size)
+        if kept != spool.size:
+            raise StorageError(f"put_object: the store kept {kept} of {spool.size} bytes")
+        return await mark_stored(pool, hash=hash, generation=intended.generation, lease=store.lease)
+    except BaseException:
+        with suppress(DatabaseError):
+            await release_lease(pool, hash=hash, generation=intended.generation)
+        raise
 
 
-async def _intend(pool: Pool, hash: str, size: int, lease: float) -> ObjectRow | None:
-    generation = uuid7()
-    return await lease_object(
-        pool, hash=hash, generation=generation, size=size, lease=lease
-    ) or await replace_object(pool, hash=hash, generation=generation, lease=lease)
+async def _intend(pool: Pool, store: ObjectStore, hash: str, size: int) -> ObjectRow:
+    """A row that nobody else uploads for; waits while somebody does.
+
+    So no two ever write the same key, and what is stored is written to no more.
+    """
+    generation, lease, pause = uuid7(), _upload_lease(store), FIRST_PAUSE
+    while True:
+        intended = await lease_object(
+            pool,
+            hash=hash,
+            generation=generation,
+            size=size,
+            lease=store.lease,
+            upload_lease=lease,
+        ) or await replace_object(pool, hash=hash, generation=generation, upload_lease=lease)
+        if intended is not None:
+            return intended
+        await asyncio.sleep(random.uniform(pause / 2, pause))
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _upload_lease(store: ObjectStore) -> float:
+    return min(store.lease, UPLOAD_LEASE)
 
 
 @asynccontextmanager
@@ -256,7 +292,7 @@ async def _renewing(pool: Pool, intended: ObjectRow, lease: float) -> AsyncGener
             await asyncio.sleep(lease / 3)
             with suppress(DatabaseError):
                 await extend_lease(
-                    pool, hash=intended.hash, generation=intended.generation, lease=lease
+                    pool, hash=intended.hash, generation=intended.generation, upload_lease=lease
                 )
 
     renewal = asyncio.create_task(renew())

@@ -5,13 +5,17 @@
 -- names `state` in a SET but those that must wait for, or make wait, who refers.
 
 -- name: lease_object :maybe
--- Intend to upload an object, or keep one that is there from being collected.
--- No row means that it is being deleted: `replace_object` makes room for a new generation.
+-- Intend to upload an object, or keep one that is stored from being collected.
+-- No row means that somebody else uploads it, or that it is being deleted (`replace_object`). Who
+-- takes over from an uploader whose lease has ended writes under a key of its own.
 -- index: objects_pkey
 INSERT INTO objects AS o (hash, generation, size, state, lease_until)
-VALUES (:hash, :generation, :size, 'pending', statement_timestamp() + make_interval(secs => :lease))
-    ON CONFLICT (hash) DO UPDATE SET lease_until = greatest(o.lease_until, excluded.lease_until)
- WHERE o.state <> 'deleting'
+VALUES (:hash, :generation, :size, 'pending', statement_timestamp() + make_interval(secs => :upload_lease))
+    ON CONFLICT (hash) DO UPDATE
+   SET generation = CASE o.state WHEN 'stored' THEN o.generation ELSE excluded.generation END,
+       lease_until = CASE o.state WHEN 'stored' THEN greatest(o.lease_until, statement_timestamp() + make_interval(secs => :lease))
+                                  ELSE excluded.lease_until END
+ WHERE o.state = 'stored' OR (o.state = 'pending' AND o.lease_until < statement_timestamp())
 RETURNING o.hash, o.generation, o.size, o.state;
 
 -- name: replace_object :maybe
@@ -20,7 +24,7 @@ RETURNING o.hash, o.generation, o.size, o.state;
 -- index: objects_pkey, objects_hash_state_key
 UPDATE objects AS o
    SET generation = :generation, state = 'pending',
-       lease_until = statement_timestamp() + make_interval(secs => :lease)
+       lease_until = statement_timestamp() + make_interval(secs => :upload_lease)
  WHERE o.hash = :hash AND o.state = 'deleting'
 RETURNING o.hash, o.generation, o.size, o.state;
 
@@ -28,12 +32,19 @@ RETURNING o.hash, o.generation, o.size, o.state;
 -- An upload goes on.
 -- index: objects_pkey, objects_hash_state_key
 UPDATE objects AS o
-   SET lease_until = greatest(o.lease_until, statement_timestamp() + make_interval(secs => :lease))
+   SET lease_until = greatest(o.lease_until, statement_timestamp() + make_interval(secs => :upload_lease))
  WHERE o.hash = :hash AND o.generation = :generation AND o.state <> 'deleting';
+
+-- name: release_lease :rows
+-- An upload has failed: the next one need not wait for its lease to end.
+-- index: objects_pkey, objects_hash_state_key
+UPDATE objects AS o
+   SET lease_until = statement_timestamp()
+ WHERE o.hash = :hash AND o.generation = :generation AND o.state = 'pending';
 
 -- name: mark_stored :rows
 -- The bytes are there; from now on it may be referred to.
--- No row means: somebody else was first, or the lease has ended.
+-- No row means that the lease has ended, and perhaps somebody else has taken over.
 -- index: objects_pkey, objects_hash_state_key
 UPDATE objects AS o
    SET state = 'stored', lease_until = statement_timestamp() + make_interval(secs => :lease)
