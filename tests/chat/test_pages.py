@@ -21,6 +21,7 @@ from catbird_db import (
     Connection,
     InvalidArgumentError,
     Message,
+    NewLink,
     NewWelcome,
     Page,
     Pool,
@@ -33,23 +34,32 @@ from catbird_db import (
     create_conversation_with_members,
     create_user,
     delete_message,
+    find_files_by_tag,
     get_conversation,
+    list_backlinks,
     list_blobs_by_conversation,
     list_canvas_files,
     list_conversations,
+    list_dead_processing,
     list_folder,
+    list_links,
     list_markdown_files,
     list_members,
     list_messages,
     list_messages_since,
     list_new_messages,
     list_pending_welcomes,
+    list_published,
+    list_stale_pages,
     list_tree,
+    list_unresolved_links,
     list_users,
     list_versions,
     lock_vault,
     put_object,
     remove_member,
+    replace_links,
+    set_frontmatter,
     store_blob,
     transaction,
     update_conversation_epoch,
@@ -441,7 +451,20 @@ async def prepare(pool: Pool) -> None:
         content_type="text/markdown",
     )
     for path in ("/1.md", "/2.md", "/1.canvas", "/2.canvas"):
-        await write_file(pool, STORE, user_id=1, path=path, body=b"2")
+        file = await write_file(pool, STORE, user_id=1, path=path, body=b"2")
+        await set_frontmatter(pool, user_id=1, file_id=file.id, tags=["tag"])
+        links = [NewLink(target_name=name) for name in ("1", "gone", "lost")]
+        await replace_links(pool, user_id=1, file_id=file.id, links=links)
+    await stored(
+        pool,
+        "INSERT INTO processing_queue (user_id, file_id, ready_at, dead_at)"
+        " SELECT 1, id, now(), now() FROM files",
+    )
+    await stored(
+        pool,
+        "INSERT INTO published_pages (user_id, file_id, permalink, html, published_at, invalidation)"
+        " SELECT 1, id, path, '', now(), 1 FROM files",
+    )
 
 
 def askers(db: Any) -> dict[str, Ask]:
@@ -458,6 +481,13 @@ def askers(db: Any) -> dict[str, Ask]:
         "list_markdown_files": asking(list_markdown_files, db, user_id=1),
         "list_canvas_files": asking(list_canvas_files, db, user_id=1),
         "list_versions": asking(list_versions, db, user_id=1, file_id=FILE_ID),
+        "find_files_by_tag": asking(find_files_by_tag, db, user_id=1, tag="tag"),
+        "list_links": asking(list_links, db, user_id=1, file_id=FILE_ID),
+        "list_backlinks": asking(list_backlinks, db, user_id=1, file_id=FILE_ID),
+        "list_unresolved_links": asking(list_unresolved_links, db, user_id=1),
+        "list_dead_processing": asking(list_dead_processing, db, user_id=1),
+        "list_published": asking(list_published, db, user_id=1),
+        "list_stale_pages": asking(list_stale_pages, db, user_id=1),
         "list_pending_welcomes": asking(list_pending_welcomes, db, recipient_did=BOB),
     }
     assert sorted(ready) == sorted(PAGED), "a function that returns pages is not in this table"

@@ -110,7 +110,7 @@ reveal_type(set_frontmatter)  # (db: Pool | Connection, /, *, user_id: int, file
 reveal_type(store_blob)  # (pool: Pool, store: ObjectStore, /, *, data: bytes | BinaryIO | AsyncIterable[bytes], uploaded_by_did: str, convo_id: str | None = None, mime_type: str | None = None) -> CoroutineType[Any, Any, Blob]
 reveal_type(store_key_package)  # (db: Pool | Connection, /, *, did: str, cipher_suite: int, key_data: bytes, expires_at: datetime, device_id: str = "", last_resort: bool = False) -> CoroutineType[Any, Any, KeyPackage]
 reveal_type(store_key_packages)  # (db: Pool | Connection, /, *, did: str, packages: Sequence[NewKeyPackage]) -> CoroutineType[Any, Any, int]
-reveal_type(transaction)  # (db: Pool | Connection, *, isolation: Literal['read_committed', 'repeatable_read', 'serializable'] | None = None, readonly: bool = False) -> _AsyncGeneratorContextManager[Connection, None]
+reveal_type(transaction)  # (db: Pool | Connection, /, *, isolation: Literal['read_committed', 'repeatable_read', 'serializable'] | None = None, readonly: bool = False) -> _AsyncGeneratorContextManager[Connection, None]
 reveal_type(unpublish_page)  # (db: Pool | Connection, /, *, user_id: int, file_id: UUID) -> CoroutineType[Any, Any, bool]
 reveal_type(update_conversation_epoch)  # (db: Pool | Connection, /, *, convo_id: str, expected_epoch: int, new_epoch: int) -> CoroutineType[Any, Any, Conversation]
 reveal_type(update_unread_count)  # (db: Pool | Connection, /, *, convo_id: str, member_did: str, increment: int) -> CoroutineType[Any, Any, int]
