@@ -19,6 +19,8 @@ test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/catbird-db check
+	$(BIN)/catbird-db docs --check
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 soak: .venv/dev

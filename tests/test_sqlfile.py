@@ -342,6 +342,8 @@ ERRORS = {
     "a list with a gap": X + "-- index: a_pkey,, b_pkey\nSELECT 1;\n",
     "a tenant exempted without a reason": X + "-- tenant: none\nSELECT 1;\n",
     "an actor exempted without a reason": X + "-- actor: none ()\nSELECT 1;\n",
+    "an actor that may be another": X + "-- actor: a or b\nSELECT 1;\n",
+    "an actor waived without a reason": X + "-- actor: a unless b\nSELECT 1;\n",
     "an index exempted without parentheses": X + "-- index: none, a sweep\nSELECT 1;\n",
     "a column that is not null for no reason": X + "-- not-null: total\nSELECT 1;\n",
     # statements

@@ -21,6 +21,9 @@ So the id that was asked for proves nothing by itself, nor does a membership els
 row must be of the same tenant, by AND-ed equalities. Where an outer join hides what is not covered,
 what is joined must be covered where it has a row: by its ON, or by what is on its other side.
 
+``-- actor: sender_did unless external (reason)`` waives this where the parameter ``external`` is true: as
+a side of an OR it lets others pass, for the reason given.
+
 A statement that tells whether somebody is a member, for its caller to decide, is not covered as a whole:
 ``-- actor: none (reason)`` says so, or no actor line.
 """
@@ -69,11 +72,9 @@ def check(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
     except Unresolved as problem:
         yield at_token(subject, problem.location, RULE, problem.message, problem.mend)
         return
-    actor, other = (
-        None if one is None else Parameter(-1, parameters.index(one) + 1) for one in (name, unless)
-    )
-    assert actor is not None
-    yield from _judge(subject, catalog, statement, Guard(actor, other), name)
+    actor = Parameter(-1, parameters.index(name) + 1)
+    passing = Parameter(-1, parameters.index(unless) + 1) if unless else None
+    yield from _judge(subject, catalog, statement, Guard(actor, passing), name)
 
 
 @dataclass(frozen=True)

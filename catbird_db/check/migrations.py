@@ -47,8 +47,13 @@ class File:
         return self.path.name.endswith(".rollback.sql")
 
     @property
+    def is_python(self) -> bool:
+        return self.path.suffix == ".py"
+
+    @property
     def rollback(self) -> Path:
-        return self.path.with_name(f"{self.path.stem}.rollback.sql")
+        """The file that rolls it back; a Python migration is its own."""
+        return self.path if self.is_python else self.path.with_suffix(".rollback.sql")
 
     def at(self, offset: int, rule: str, message: str, mend: str, width: int = 0) -> Finding:
         """A finding at an offset of the text; as wide as the line's beginning, unless told."""
@@ -63,20 +68,35 @@ class File:
 
 def read(directories: Iterable[Path]) -> list[File]:
     """The forward migrations of folders, in the order in which they are applied."""
-    paths = (path for folder in directories for path in sorted(folder.glob("*.sql")))
+    paths = (
+        path
+        for folder in directories
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".sql", ".py")
+    )
     files = (File(path, path.read_text("utf-8")) for path in paths)
     return [file for file in files if not file.is_rollback]
 
 
 def check(files: Sequence[File]) -> Iterator[Finding]:
     """What is wrong with the files themselves."""
+    sql = [file for file in files if not file.is_python]
     for file in files:
-        yield from _has_rollback(file)
-    yield from _destructive(files)
-    yield from _squawk(files)
+        yield from _is_read(file) if file.is_python else _has_rollback(file)
+    yield from _destructive(sql)
+    yield from _squawk(sql)
 
 
 # ---- migration: a way back, that leads back
+
+
+_READ = re.compile(r"^# read:[ \t]*\S", re.MULTILINE)
+
+
+def _is_read(file: File) -> Iterator[Finding]:
+    if not _READ.search(file.text):
+        message = "what a Python migration does to data is not proved here"
+        yield file.at(0, "migration", message, "SQL, or '# read: who read it, and what it loses'")
 
 
 _NO_ROLLBACK = re.compile(r"^--[ \t]*rollback:[ \t]*none\b[ \t]*(\(.*\S.*\))?", re.MULTILINE)
@@ -174,7 +194,6 @@ def is_migrated(database_url: str, directories: Sequence[Path]) -> bool:
 
 GUARD_SETTING = "catbird.allow_destructive"
 
-_MEND = f"a DO block above it that raises unless current_setting('{GUARD_SETTING}', true) is 'on'"
 _DROPS = {
     enums.ObjectType.OBJECT_TABLE: "TABLE",
     enums.ObjectType.OBJECT_MATVIEW: "MATERIALIZED VIEW",
@@ -199,22 +218,28 @@ def _destructive(files: Sequence[File]) -> Iterator[Finding]:
             continue
         guarded = False
         for raw in statements:
-            if _is_guard(raw.stmt):
+            if _is_guard(raw.stmt, file.path.stem):
                 guarded = True
                 continue
             for what in _destroys(raw.stmt, types):
                 if not guarded:
                     text = file.text[raw.stmt_location :].partition("\n")[0]
                     message = f"{what}, and asks nobody"
-                    yield file.at(raw.stmt_location, "destructive", message, _MEND, len(text))
+                    mend = (
+                        "a DO block above it that raises unless"
+                        f" current_setting('{GUARD_SETTING}', true) is '{file.path.stem}'"
+                    )
+                    yield file.at(raw.stmt_location, "destructive", message, mend, len(text))
             _remember(raw.stmt, types)
 
 
-def _is_guard(statement: Any) -> bool:
+def _is_guard(statement: Any, migration: str) -> bool:
+    """Whether it stops all but who named this very migration."""
     if kind_of_node(statement) != "DoStmt":
         return False
     body = _body(statement)
-    return f"current_setting('{GUARD_SETTING}'" in body and "raise exception" in body.lower()
+    asks = f"current_setting('{GUARD_SETTING}'" in body and f"'{migration}'" in body
+    return asks and "raise exception" in body.lower()
 
 
 def _body(statement: Any) -> str:

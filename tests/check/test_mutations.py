@@ -102,7 +102,7 @@ STATEMENTS = [
         "WHERE m.convo_id",
     ),
     case(NEAR_MISS, "get_conversation", "c.id = :convo_id", ":convo_id = c.id"),
-    case(NEAR_MISS, "find_commit", "WHERE s.convo_id = :convo_id AND s.id", "WHERE s.id"),
+    case(NEAR_MISS, "get_trimmed_seq", "\n   AND c.id = :convo_id", ""),
     # ---- actor: the caller's own row stands in the way
     case("actor", "get_message", "r.member_did = :reader_did", "r.member_did <> :reader_did"),
     case(
@@ -118,7 +118,10 @@ STATEMENTS = [
         "wr.recipient_did = :recipient_did",
         "wr.recipient_did >= :recipient_did",
     ),
-    case(NEAR_MISS, "find_commit", " AND m.member_did = s.sender_did", ""),
+    case(NEAR_MISS, "find_commit", " AND m.member_did = found.sender_did", ""),
+    case("actor", "apply_commit", "unless external", "unless group_info"),
+    case("actor", "apply_commit", "EXISTS (SELECT FROM committer)", "EXISTS (SELECT FROM locked)"),
+    case("actor", "apply_commit", ":external::boolean OR", "NOT :external::boolean OR"),
     case("actor", "get_message", "r.left_at IS NULL", "r.left_at IS NOT NULL"),
     case(NEAR_MISS, "get_message", "r.member_did = :reader_did", ":reader_did = r.member_did"),
     # ---- index: the plan, on filled tables
@@ -161,7 +164,7 @@ STATEMENTS = [
     case(
         "qualified",
         "find_commit",
-        "JOIN members AS m ON m.convo_id = s.convo_id AND m.member_did = s.sender_did",
+        "JOIN members AS m ON m.convo_id = found.convo_id AND m.member_did = found.sender_did",
         "JOIN members AS m USING (convo_id)",
     ),
     case(
@@ -256,8 +259,8 @@ STATEMENTS = [
     case(
         "unbounded",
         "append_messages",
-        "JOIN messages AS s ON s.id = given.id",
-        "JOIN messages AS s ON s.id > given.id",
+        "twin.id = given.id\n            LIMIT 1",
+        "twin.id > given.id",
     ),
     case("unbounded", "claim_key_packages", "-- unbounded:", "-- Unbounded:"),
     case(
@@ -311,7 +314,10 @@ STATEMENTS = [
     ),
     # ---- meaning: both are text
     case(
-        "meaning", "remove_member", "wr.recipient_did = :member_did", "wr.recipient_did = :convo_id"
+        "meaning",
+        "remove_member",
+        "wr.recipient_did = parted.member_did",
+        "wr.recipient_did = :convo_id",
     ),
     case(
         "meaning",
@@ -325,7 +331,7 @@ STATEMENTS = [
         "locked.last_seq + 1, :message_id, :sender_did",
         "locked.last_seq + 1, :sender_did, :message_id",
     ),
-    case(NEAR_MISS, "find_commit", "m.member_did = s.sender_did", "m.member_did = :sender_did"),
+    case(NEAR_MISS, "find_commit", "m.member_did = found.sender_did", "m.member_did = :sender_did"),
     # ---- idle
     case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.convo_id IS NULL"),
     case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.read_seq IS NOT NULL"),
@@ -333,8 +339,8 @@ STATEMENTS = [
     case(
         "idle",
         "find_commit",
-        "s.sender_did = :sender_did",
-        "s.sender_did = s.sender_did AND m.member_did = :sender_did",
+        "found.sender_did = :sender_did",
+        "found.sender_did = found.sender_did AND m.member_did = :sender_did",
     ),
     case("idle", "find_commit", "JOIN members AS m", "LEFT JOIN members AS m"),
     case("idle", "lock_conversation", " FOR NO KEY UPDATE", ""),
@@ -386,7 +392,7 @@ INDEXES = [
 
 GUARD = """
 DO $$ BEGIN
-    IF current_setting('catbird.allow_destructive', true) IS DISTINCT FROM 'on' THEN
+    IF current_setting('catbird.allow_destructive', true) IS DISTINCT FROM '0004_key_packages' THEN
         RAISE EXCEPTION 'this loses data';
     END IF;
 END $$;
@@ -405,6 +411,7 @@ FILES = [
     case("destructive", LAST, END, "DROP SCHEMA other CASCADE;"),
     case("destructive", LAST, END, "DO $$ BEGIN EXECUTE 'DROP TABLE messages'; END $$;"),
     case("destructive", LAST, END, "DROP TABLE messages;" + GUARD),
+    case("destructive", LAST, END, GUARD.replace("0004", "0003") + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "-- squawk-ignore-file ban-drop-table -- a test\n" + GUARD + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "DELETE FROM messages WHERE convo_id = 'c1';"),
     case("squawk", LAST, END, "ALTER TABLE messages ADD COLUMN n integer;"),
@@ -519,6 +526,16 @@ def test_a_migration_without_a_way_back_is_found(tmp_path: Path):
     (folder / "0003_commits.rollback.sql").unlink()
     [found] = migrations.check(migrations.read([folder]))
     assert (found.rule, found.path.name) == ("migration", "0003_commits.sql")
+
+
+def test_a_python_migration_that_nobody_read_is_found(tmp_path: Path):
+    folder = changed_migrations(tmp_path, None)
+    migration = folder / "0005_more.py"
+    migration.write_text("from yoyo import step\n", encoding="utf-8")
+    [found] = migrations.check(migrations.read([folder]))
+    assert (found.rule, found.path.name) == ("migration", "0005_more.py")
+    migration.write_text("# read: by the DBA, and it loses nothing\n", encoding="utf-8")
+    assert not [*migrations.check(migrations.read([folder]))]
 
 
 def changed_migrations(folder: Path, one: Case | None, only: str = "") -> Path:

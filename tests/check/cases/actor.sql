@@ -622,3 +622,40 @@ INSERT INTO grants (collection_id, user_id, level) VALUES (:collection_id, :user
 -- Finds: [grants] the row inserted into grants is not covered
 INSERT INTO grants (collection_id, user_id, level)
 SELECT :other_id, c.owner_id, 'write' FROM collections AS c WHERE c.id = :id AND c.owner_id = :user_id;
+
+-- name: nobody_is_asked_where_the_header_says_so :many
+-- tenant: convo_id
+-- actor: reader_did unless admin (the sweep of an operator)
+-- Finds: nothing
+SELECT s.seq
+  FROM messages AS s
+ WHERE s.convo_id = :convo_id
+   AND (:admin::boolean
+        OR EXISTS (SELECT FROM members AS m
+                    WHERE m.convo_id = :convo_id AND m.member_did = :reader_did AND m.left_at IS NULL));
+
+-- name: waived_where_it_is_not_true :many
+-- tenant: convo_id
+-- actor: reader_did unless admin (the sweep of an operator)
+-- Finds: [NOT] this side of the OR is true without :reader_did
+SELECT s.seq
+  FROM messages AS s
+ WHERE s.convo_id = :convo_id
+   AND (NOT :admin::boolean
+        OR EXISTS (SELECT FROM members AS m
+                    WHERE m.convo_id = :convo_id AND m.member_did = :reader_did AND m.left_at IS NULL));
+
+-- name: waived_for_everybody :many
+-- tenant: convo_id
+-- actor: reader_did unless admin (the sweep of an operator)
+-- Finds: [-- actor: reader_did unless admin (the sweep of an operator)] :reader_did stands in no equality with an owner
+SELECT s.seq FROM messages AS s WHERE s.convo_id = :convo_id AND (:admin::boolean OR s.sender_did = :reader_did);
+
+-- name: waived_by_what_is_not_asked :many
+-- tenant: convo_id
+-- actor: reader_did unless admin (the sweep of an operator)
+-- Finds: [-- actor: reader_did unless admin (the sweep of an operator)] admin is no parameter of this statement
+SELECT s.seq
+  FROM messages AS s
+  JOIN members AS m ON m.convo_id = s.convo_id
+ WHERE s.convo_id = :convo_id AND m.member_did = :reader_did AND m.left_at IS NULL;
