@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -190,11 +190,12 @@ def rollback(
 def _refuse_what_cannot_be_undone(
     connection: "psycopg.Connection[Any]", chosen: list[_Migration], known: list[_Migration]
 ) -> None:
-    unknown = set(_recorded(connection)) - {migration.id for migration in known}
-    if chosen and unknown:
+    doomed, ours = ({migration.id for migration in some} for some in (chosen, known))
+    since = dropwhile(lambda id: id not in doomed, _recorded(connection))
+    if later := [id for id in since if id not in ours]:
         raise QueryError(
-            f"{max(unknown)} is applied, but not in this folder: "
-            "roll back with the version of the program that applied it"
+            f"{later[-1]} was applied later, and is not in this folder: "
+            "roll back with the program that applied it"
         )
     for migration in chosen:
         if not _file(migration, "rollback").exists():

@@ -41,7 +41,7 @@ def test_the_usage_page_shows_every_public_function() -> None:
     assert [name for name in functions if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_the_project_of_the_extending_page_passes_its_own_tests(tmp_path: Path) -> None:
+def test_the_project_of_the_extending_page_passes_its_tests_and_the_check(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "extending.md").read_text()
     files = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(files) == 7
@@ -49,15 +49,19 @@ def test_the_project_of_the_extending_page_passes_its_own_tests(tmp_path: Path) 
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--strict-markers", "--rootdir", tmp_path, tmp_path],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0 and "1 passed" in run.stdout, run.stdout + run.stderr
+    for module, expected in (
+        (["pytest", "-q", "--strict-markers", "--rootdir", tmp_path, tmp_path], "1 passed"),
+        (["catbird_db", "check", "--package", "whiskers"], "nothing found: 2 statements"),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", *module],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0 and expected in run.stdout, run.stdout + run.stderr
 
 
 def test_the_first_example_of_the_readme_runs_as_it_stands(catbird_database_url: str) -> None:

@@ -215,8 +215,8 @@ def _ask(
                 yield from check_statement(place, one)
         if chosen & {"index-unused", "index-prefix"}:
             progress("indexes")
-            used = used_indexes(place, statements) if place.filled else None
-            files = migrations.read(folders[-1:])
+            used = used_indexes(place, bound()) if place.filled else None  # by any package
+            files = migrations.read(folders)
             yield from migrations.check_indexes(place.connection, place.catalog, used, files)
 
 
