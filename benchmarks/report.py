@@ -106,7 +106,7 @@ async def facts_of(server: EmbeddedServer, pace: Pace) -> dict[str, str]:
         "libraries": ", ".join(f"{name} {version(name)}" for name in libraries),
         "postgresql": f"{postgres}, on the same machine, by a Unix socket",
         "settings": ", ".join(f"{name} = {value}" for name, value in settings.items()),
-        "method": f"{pace.rounds} rounds of turns of {pace.seconds * 1000:g} ms each, in rotation; medians",
+        "method": f"at most {pace.rounds} rounds of turns of about {pace.seconds * 1000:g} ms, in rotation; medians",
     }
 
 

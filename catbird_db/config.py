@@ -1,6 +1,7 @@
 """Settings, read from the environment. `.env.example` lists each with its default and reason."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -93,6 +94,9 @@ class Settings(BaseSettings):
         scheme, separator, rest = url.partition("://")
         if scheme not in ("postgresql", "postgres", "postgresql+psycopg") or not separator:
             raise ValueError("write postgresql://user:password@host:port/database")
+        hosts = re.split("[/?]", rest, maxsplit=1)[0].rpartition("@")[2]
+        if any(int(port) > 65_535 for port in re.findall(r":(\d+)(?=,|$)", hosts)):
+            raise ValueError("a port is 65535 at most")  # asyncpg takes it modulo 65536
         return f"postgresql://{rest}"
 
     @field_validator("s3_url")

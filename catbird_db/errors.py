@@ -173,6 +173,11 @@ BY_SQLSTATE: Final[dict[str, tuple[type[DatabaseError], str]]] = {
         DatabaseConnectionError,
         "PostgreSQL is shutting down, starting, or ended this session",
     ),
+    "25006": (QueryError, "this server, or this transaction, is read only"),
+    "25P02": (
+        QueryError,
+        "a statement of this transaction failed before; leave its block, or use a savepoint",
+    ),
     "25P03": (DatabaseConnectionError, "idle in a transaction for longer than allowed"),
     "25P04": (DatabaseConnectionError, "a transaction ran for longer than transaction_timeout"),
 }
@@ -192,7 +197,11 @@ CONNECT_ERRORS: Final = (*DRIVER_ERRORS, OSError, TimeoutError)
 
 
 def raise_translated(
-    error: BaseException, *, query: str | None = None, place: str | None = None
+    error: BaseException,
+    *,
+    query: str | None = None,
+    place: str | None = None,
+    connecting: bool = False,
 ) -> NoReturn:
     """Raise what a driver's exception becomes, with it as the cause where it holds no values.
 
@@ -200,8 +209,13 @@ def raise_translated(
         error: what the driver raised.
         query: the statement's label.
         place: ``file:line:column`` in the .sql file, where PostgreSQL gave a position.
+        connecting: no statement was sent yet, so whatever was refused is the connection.
     """
     translated = _translate(error, query, place)
+    if connecting and type(translated) is QueryError:
+        translated = DatabaseConnectionError(
+            f"while connecting: {translated}", sqlstate=translated.sqlstate
+        )
     raise translated from (None if isinstance(translated, InvalidArgumentError) else error)
 
 
@@ -216,7 +230,7 @@ def _translate(error: BaseException, query: str | None, place: str | None) -> Da
         says = "the connection to PostgreSQL was lost"
         return DatabaseConnectionError(_join(query, says), query=query)
     if isinstance(error, OSError | TimeoutError):
-        says = f"PostgreSQL cannot be reached: {type(error).__name__}"
+        says = f"PostgreSQL cannot be reached: {error or type(error).__name__}"  # no password in it
         return DatabaseConnectionError(_join(query, says), query=query)
     return QueryError(_join(query, f"driver: {type(error).__name__}"), query=query)
 

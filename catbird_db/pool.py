@@ -8,8 +8,10 @@ transaction of its own) or a `Connection` (it joins the transaction open there).
 # pyright: reportUnknownMemberType=false, reportPrivateUsage=false
 
 import asyncio
+import math
 import random
 import select
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -48,6 +50,13 @@ PING_TIMEOUT: Final = 5.0
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds that a closing pool waits for the connections that tasks still hold."""
 
+_TCP_OPTIONS: Final = {
+    "TCP_KEEPIDLE": 30,  # seconds
+    "TCP_KEEPINTVL": 10,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 60_000,  # milliseconds
+}
+
 FIRST_RETRY_DELAY: Final = 0.01
 LONGEST_RETRY_DELAY: Final = 1.0
 
@@ -67,6 +76,14 @@ class Observation:
     failed: bool
 
 
+def _notice_a_silent_network(own: Any) -> None:
+    """A peer that a failed network hides is given up after about a minute, also while it is waited for."""
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _TCP_OPTIONS.items():
+        if hasattr(socket, name):  # as this system calls them
+            own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class Connection(asyncpg.Connection):  # pyright: ignore[reportMissingTypeArgument]
     """One connection of a `Pool`. Raw SQL goes through asyncpg's own methods."""
 
@@ -77,10 +94,11 @@ class Connection(asyncpg.Connection):  # pyright: ignore[reportMissingTypeArgume
         self._born = self._returned = loop.time()
         self._resets = True
         self._status = ""
+        own = transport.get_extra_info("socket")
         self._poll = select.poll()
-        self._poll.register(
-            transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP
-        )
+        self._poll.register(own.fileno(), select.POLLIN | select.POLLHUP)
+        if own.family != socket.AF_UNIX:
+            _notice_a_silent_network(own)
 
     async def execute(
         self,
@@ -216,8 +234,8 @@ class Pool:
         except BaseException as error:
             self._taken -= 1
             if isinstance(error, CONNECT_ERRORS):
-                raise_translated(error)
-            if isinstance(error, ValueError):  # while connecting; asyncpg quotes the URL
+                raise_translated(error, connecting=True)
+            if isinstance(error, ValueError | OverflowError):  # asyncpg quotes the URL
                 raise InvalidArgumentError(BAD_URL) from None
             raise
         _raw(connection)._resets = resets  # now: a dead connection has left its proxy by release
@@ -342,8 +360,8 @@ async def open_pool(
     try:
         pool = await asyncpg.create_pool(**arguments, init=_observer(observe))
     except CONNECT_ERRORS as error:
-        raise_translated(error)
-    except ValueError:  # asyncpg quotes the URL, password and all
+        raise_translated(error, connecting=True)
+    except (ValueError, OverflowError):  # asyncpg quotes the URL, password and all
         raise InvalidArgumentError(BAD_URL) from None
     try:
         yield Pool(pool, settings)
@@ -371,6 +389,7 @@ def _connect_arguments(settings: Settings) -> dict[str, Any]:
         "dsn": settings.require_database_url(),
         "min_size": settings.db_pool_min_size,
         "max_size": settings.db_pool_max_size,
+        "max_queries": math.inf,  # age alone replaces a connection
         "max_inactive_connection_lifetime": settings.db_pool_idle_timeout,
         "timeout": settings.db_pool_timeout,
         "connection_class": Connection,
@@ -423,7 +442,7 @@ def _translated():
 
 @asynccontextmanager
 async def transaction(
-    db: Executor, *, isolation: Isolation | None = None, readonly: bool = False
+    db: Executor, /, *, isolation: Isolation | None = None, readonly: bool = False
 ) -> AsyncGenerator[Connection]:
     """A transaction: committed when the block is left, rolled back when it raises.
 

@@ -326,7 +326,8 @@ def _runner(result: _Result, statement: Statement, *, guarded: bool) -> Run:
 
 def _not_found(statement: Statement) -> NotFoundError:
     return NotFoundError(
-        f"{statement.label}: nothing is there for this {', '.join(statement.parameters)}",
+        f"{statement.label}: nothing is there"
+        + (f" for this {', '.join(statement.parameters)}" if statement.parameters else ""),
         query=statement.label,
     )
 

@@ -128,7 +128,7 @@ async def pool(catbird_settings: Settings) -> Any:
             f"ALTER DATABASE {database} SET log_parameter_max_length_on_error = -1;"
             f"ALTER DATABASE {database} SET deadlock_timeout = '20ms'"
         )
-    quick = {**catbird_settings.model_dump(), "db_statement_timeout": 0.3, "db_lock_timeout": 0.1}
+    quick = {**catbird_settings.model_dump(), "db_statement_timeout": 1, "db_lock_timeout": 0.2}
     async with open_pool(Settings(**quick)) as pool:
         yield pool
     async with open_pool(catbird_settings) as pool, pool.connection() as connection:
@@ -475,7 +475,7 @@ async def test_every_function_says_that_the_tables_are_missing(
 async def test_every_function_says_that_all_connections_are_busy(
     catbird_settings: Settings,
 ) -> None:
-    busy = {**catbird_settings.model_dump(), "db_pool_max_size": 1, "db_pool_timeout": 0.2}
+    busy = {**catbird_settings.model_dump(), "db_pool_max_size": 1, "db_pool_timeout": 1}
     async with open_pool(Settings(**busy)) as pool, pool.connection():
         calls = [function(pool, **arguments_of(function)) for function in functions().values()]
         errors = await asyncio.gather(*calls, return_exceptions=True)
@@ -503,7 +503,7 @@ async def test_every_function_says_that_its_connection_was_killed(
             for function in all_functions.values()
         ]
         with psycopg.connect(catbird_database_url, autocommit=True) as admin:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not all(call.done() for call in calls):
                     admin.execute(kill)
                     await asyncio.sleep(0.01)

@@ -21,7 +21,7 @@ async def test_a_migrated_database_is_ok_with_its_facts(
     assert (health.pool_size, health.pool_idle) == (1, 1)
     assert (health.pool_max, health.pool_waiting) == (10, 0)
     assert health.latency_seconds is not None
-    assert 0 < health.latency_seconds < 1
+    assert 0 < health.latency_seconds < 30
     with psycopg.connect(catbird_server.url) as connection:
         shown = connection.execute("SHOW server_version").fetchone()
     assert shown == (health.server_version,)
@@ -105,7 +105,7 @@ async def test_callers_that_wait_for_a_connection_are_a_problem(
 async def test_an_exhausted_pool_is_told_in_time_and_not_raised(
     catbird_settings: Settings,
 ) -> None:
-    busy = {**catbird_settings.model_dump(), "db_pool_max_size": 1, "db_pool_timeout": 0.2}
+    busy = {**catbird_settings.model_dump(), "db_pool_max_size": 1, "db_pool_timeout": 1}
     async with open_pool(Settings(**busy)) as pool, pool.connection():
         health = await health_check(pool)
     assert health.status == "unavailable"

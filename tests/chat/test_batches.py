@@ -331,6 +331,15 @@ async def test_a_batch_retried_in_other_cuts_stores_only_what_is_new(pool: Pool)
     assert await history(pool, convo_id) == messages
 
 
+async def test_an_id_of_another_conversation_is_free(pool: Pool) -> None:
+    first, second = await converse(pool, "c", ALICE, BOB), await converse(pool, "d", ALICE, BOB)
+    for sender, names in ((ALICE, ("x", "y")), (BOB, ("z",))):
+        await send(pool, first, sender, *names)
+    assert ids(await send(pool, second, ALICE, "x", "y", "z")) == ["x", "y", "z"]
+    assert {message.convo_id for message in await history(pool, second)} == {second}
+    assert ids(await history(pool, first)) == ["x", "y", "z"]
+
+
 async def test_new_messages_stand_in_the_order_of_the_batch_between_stored_ones(
     pool: Pool,
 ) -> None:

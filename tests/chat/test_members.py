@@ -402,7 +402,7 @@ async def test_no_read_shows_anything_to_who_has_no_part_in_it(catbird_pool: Poo
                 leaks.append(f"{name}({given}) shows {seen}: {shown(answer)}")
             if seen:
                 of_use.add(name)
-    assert leaks == []
+    assert not leaks, "\n".join(leaks)
     assert before == (
         await everything_of(catbird_pool, THEIRS),
         await everything_of(catbird_pool, OURS),
@@ -546,4 +546,4 @@ async def test_no_write_touches_what_the_caller_has_no_part_in(catbird_pool: Poo
             if await everything_of(catbird_pool, THEIRS) != before:
                 faults.append(f"{name}({given}) changed their world")
                 before = await everything_of(catbird_pool, THEIRS)
-    assert "\n".join(faults) == ""
+    assert not faults, "\n".join(faults)

@@ -514,7 +514,7 @@ async def test_a_forged_cursor_is_refused_and_nothing_is_sent(catbird_pool: Pool
         for what, forged in forgeries(await genuine(ask)).items():
             if fault := await wrong_answer(ask, forged):
                 faults.append(f"{name}: {what}: {fault}")
-    assert "\n".join(faults) == ""
+    assert not faults, "\n".join(faults)
 
 
 async def test_a_forged_cursor_does_not_abort_the_transaction(catbird_pool: Pool) -> None:
@@ -526,7 +526,7 @@ async def test_a_forged_cursor_does_not_abort_the_transaction(catbird_pool: Pool
                 await wrong_answer(askers(tx)[name], forged)
                 if await aborted(tx):
                     faults.append(f"{name}: {what}")
-    assert faults == []
+    assert not faults, "\n".join(faults)
 
 
 async def aborted(tx: Connection) -> bool:
