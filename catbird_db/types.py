@@ -1,4 +1,4 @@
-"""The parameter types of every function, and Row and Input, the bases of all models.
+"""The parameter types of every function, UNSET, and Row and Input, the bases of all models.
 
 A signature is a contract: `@query` and `@validated` refuse, before anything is sent, what these
 aliases do not admit, and `catbird-db check` proves that they fit the SQL.
@@ -7,23 +7,27 @@ aliases do not admit, and `catbird-db check` proves that they fit the SQL.
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from .errors import InvalidArgumentError
 
 
-class Absent(Enum):
-    """The type of `UNSET`."""
+class Unset(Enum):
+    """The type of `UNSET`, to be written in an annotation: ``title: Title | None | Unset = UNSET``."""
 
-    UNSET = "unset"
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return self.value
+
+    def __bool__(self) -> bool:
+        return False
 
 
-UNSET = Absent.UNSET
-"""What a parameter is that was left out, where None is a value."""
-
-Unset: TypeAlias = Literal[Absent.UNSET]
+UNSET: Final = Unset.UNSET
+"""Not given: a field stays as it is, where None would clear it."""
 
 INT8_MAX = 2**63 - 1
 MAX_BYTES = 16 * 2**20
