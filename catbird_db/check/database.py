@@ -211,6 +211,7 @@ def _table(row: Any, columns: list[Any], indexes: list[Any], checks: list[Any]) 
         tenants=_declared_columns(row.table, "tenant", declared, named),
         actors=_declared_columns(row.table, "actor", declared, named),
         ended=_declared_columns(row.table, "ended", declared, named),
+        public=_declared_columns(row.table, "public", declared, named),
         small=declared.get("small") or _small_of_itself(row.table),
         partition_key=tuple(row.partition_key),
         checks={
@@ -221,7 +222,7 @@ def _table(row: Any, columns: list[Any], indexes: list[Any], checks: list[Any]) 
     )
 
 
-_DECLARATION = re.compile(r"^(tenant|actor|ended|small):[ \t]+(.*?)[ \t]*$", re.MULTILINE)
+_DECLARATION = re.compile(r"^(tenant|actor|ended|public|small):[ \t]+(.*?)[ \t]*$", re.MULTILINE)
 _NONE = re.compile(r"none[ \t]+\(.+\)")
 
 

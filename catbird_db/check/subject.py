@@ -42,7 +42,8 @@ class Table:
 
     ``tenants``: columns any of which keeps its tenants apart (``tenant: a, b``); empty: no tenant
     table. ``actors``: columns that name an owner, a member or a grantee (``actor: c``). ``ended``:
-    columns that are null while such a row counts, as of a member who has left (``ended: d``). ``small``:
+    columns that are null while such a row counts, as of a member who has left (``ended: d``).
+    ``public``: boolean columns; where one is true, anybody may read the row (``public: e``). ``small``:
     the reason why statements may reach it without an index (``small: reason``).
     ``checks``: for a column, the values that a CHECK (col IN (...)) admits.
     """
@@ -56,6 +57,7 @@ class Table:
     partition_key: tuple[str, ...] = ()
     checks: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     ended: tuple[str, ...] = ()
+    public: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
