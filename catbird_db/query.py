@@ -383,7 +383,7 @@ def _run_many(result: _Result, statement: Statement, guarded: bool) -> Run:
         rows = await connection.fetch(sql, *arguments)
         if guarded:
             rows = _behind_guard(rows)
-        return to_models([dict(row) for row in rows])
+        return to_models(_dicts(rows))
 
     return run
 
@@ -398,12 +398,18 @@ def _run_page(result: _Result, statement: Statement, guarded: bool) -> Run:
         if guarded:
             rows = _behind_guard(rows)
         limit = arguments[at_limit] - 1
-        items = to_models([dict(row) for row in rows[:limit]])
+        items = to_models(_dicts(rows[:limit]))
         if len(rows) <= limit:
             return Page(items, None)
         return Page(items, encode([rows[limit - 1][column] for column in key]))
 
     return run
+
+
+def _dicts(rows: list[Any]) -> list[dict[str, Any]]:
+    """As ``dict(row)`` of each, in less time."""
+    names = tuple(rows[0].keys()) if rows else ()
+    return [dict(zip(names, row)) for row in rows]  # noqa: B905 - strict costs all that this saves
 
 
 def _behind_guard(rows: list[Any]) -> list[Any]:
