@@ -4,12 +4,23 @@ A signature is a contract: `@query` and `@validated` refuse, before anything is 
 aliases do not admit, and `catbird-db check` proves that they fit the SQL.
 """
 
+import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+)
 
 from .errors import InvalidArgumentError
 
@@ -91,6 +102,92 @@ Timestamp = Annotated[
     Field(ge=datetime(1, 1, 2, tzinfo=UTC), lt=datetime(9999, 12, 31, tzinfo=UTC)),
 ]
 """A point in time, with its zone; the ends of Python's range would be sent as infinity."""
+
+UserId = Annotated[int, Field(ge=1, le=INT8_MAX)]
+
+Lease = Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(days=1))]
+"""How long a worker may be silent before another one takes its work."""
+
+CollectionId = UUID
+DocumentId = UUID
+OperationId = UUID
+LeaseToken = UUID
+
+CollectionName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=_TEXT)
+]
+"""1 to 255 characters without blanks around them."""
+
+Description = Annotated[str, StringConstraints(max_length=10_000, pattern=_TEXT)]
+Message = Annotated[str, StringConstraints(max_length=10_000, pattern=_TEXT)]
+"""What went wrong, or how something stands, for people to read."""
+
+StoreName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+
+Dimension = Annotated[int, Field(ge=1, le=65_536)]
+"""How many numbers an embedding has."""
+
+Minutes = Annotated[int, Field(ge=1, le=525_600)]
+
+CollectionStatus = Literal["pending", "processing", "ready", "degraded", "error"]
+SyncMode = Literal["one_time", "continuous"]
+
+Permission = Literal["READ", "WRITE", "ADMIN"]
+"""WRITE reads too; ADMIN writes too, changes the collection and grants."""
+
+ContentHash = Annotated[bytes, Field(min_length=32, max_length=32)]
+"""A SHA-256, 32 bytes."""
+
+ObjectHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}(_[0-9a-f]{32})?$")]
+"""What `put_object` gave as ``hash``."""
+
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_TEXT)]
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=_TEXT)]
+Uri = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=_TEXT)]
+MimeType = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+Size = Annotated[int, Field(ge=0, le=INT8_MAX)]
+
+DocumentStatus = Literal["pending", "processing", "completed", "failed"]
+
+Retries = Annotated[int, Field(ge=1, le=INT8_MAX)]
+
+ChunkIndex = Annotated[int, Field(ge=0, le=INT8_MAX)]
+"""A chunk's place in its document: 0, 1, 2, ..."""
+
+ChunkContent = Annotated[str, StringConstraints(max_length=100_000, pattern=_TEXT)]
+"""At most 100,000 characters: PostgreSQL indexes no more than 1 MiB of words."""
+
+ChunksVersion = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""How often a document's chunks had been replaced when a chunk was stored."""
+
+EmbeddingId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+"""Of a vector, as the vector store calls it."""
+
+SearchText = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=_TEXT)]
+
+OperationType = Literal["index", "append", "reindex", "remove_source", "delete", "projection_build"]
+OperationStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
+Percent = Annotated[int, Field(ge=0, le=100)]
+
+_JSON_SIZE = 2**20
+
+
+def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except (ValueError, RecursionError):
+        raise ValueError("should be what JSON can hold") from None
+    if "\\u0000" in text:
+        raise ValueError("should hold no NUL")
+    if size > _JSON_SIZE:
+        raise ValueError(f"should have at most {_JSON_SIZE} bytes as JSON")
+    return value
+
+
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
+"""A JSON object that PostgreSQL's jsonb can hold, of at most 1 MiB."""
 
 
 class Row(BaseModel, frozen=True):
