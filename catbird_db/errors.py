@@ -148,6 +148,22 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "users_did_key": (ConflictError, "this DID is another user's"),
     "blobs_convo_id_fkey": (NotFoundError, "no such conversation"),
     "blobs_object_fkey": (NotFoundError, "the object is gone: its lease had ended; store it again"),
+    "collections_pkey": (ConflictError, "this collection id is taken"),
+    "collections_owner_id_name_key": (ConflictError, "the owner has a collection of this name"),
+    "collections_owner_id_fkey": (NotFoundError, "no such user"),
+    "collections_sync_check": (
+        ConstraintError,
+        "a continuous sync needs sync_interval_minutes, and a one-time sync has none",
+    ),
+    "collection_permissions_user_id_fkey": (NotFoundError, "no such user"),
+    "collection_permissions_collection_id_fkey": (NotFoundError, "no such collection"),
+    "documents_collection_id_fkey": (NotFoundError, "no such collection"),
+    "documents_object_fkey": (
+        NotFoundError,
+        "the object is gone: its lease had ended; store it again",
+    ),
+    "chunks_document_fkey": (NotFoundError, "no such document"),
+    "operations_collection_id_fkey": (NotFoundError, "no such collection"),
     "key_packages_did_cipher_suite_ref_key": (ConflictError, "this key package is stored"),
 }
 

@@ -30,7 +30,7 @@ SELECT created.id, created.owner_id, created.name, created.description, created.
 -- One collection.
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey, collection_permissions_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 SELECT c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c.vector_store_name, c.embedding_model, c.embedding_dimension,
        c.sync_mode, c.sync_interval_minutes, c.next_sync_at, c.sync_paused_at, c.last_synced_at, c.is_public, c.meta, c.created_at, c.updated_at
   FROM collections AS c
@@ -44,29 +44,27 @@ SELECT c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c.ve
 -- actor: user_id
 -- key: id
 -- index: collections_owner_id_idx, collections_pkey, collection_permissions_user_id_idx
-SELECT mine.id, mine.owner_id, mine.name, mine.description, mine.status, mine.status_message, mine.vector_store_name, mine.embedding_model,
-       mine.embedding_dimension, mine.sync_mode, mine.sync_interval_minutes, mine.next_sync_at, mine.sync_paused_at, mine.last_synced_at,
-       mine.is_public, mine.meta, mine.created_at, mine.updated_at
+SELECT c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c.vector_store_name, c.embedding_model, c.embedding_dimension,
+       c.sync_mode, c.sync_interval_minutes, c.next_sync_at, c.sync_paused_at, c.last_synced_at, c.is_public, c.meta, c.created_at, c.updated_at
   FROM (
-       (SELECT c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c.vector_store_name, c.embedding_model, c.embedding_dimension,
-               c.sync_mode, c.sync_interval_minutes, c.next_sync_at, c.sync_paused_at, c.last_synced_at, c.is_public, c.meta, c.created_at, c.updated_at
-          FROM collections AS c
-         WHERE c.owner_id = :user_id
-           AND (:status::text IS NULL OR c.status = :status)
-           AND c.id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-         ORDER BY c.id DESC
+       (SELECT own.id
+          FROM collections AS own
+         WHERE own.owner_id = :user_id
+           AND (:status::text IS NULL OR own.status = :status)
+           AND own.id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+         ORDER BY own.id DESC
          LIMIT :limit)
-        UNION ALL
-       (SELECT c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c.vector_store_name, c.embedding_model, c.embedding_dimension,
-               c.sync_mode, c.sync_interval_minutes, c.next_sync_at, c.sync_paused_at, c.last_synced_at, c.is_public, c.meta, c.created_at, c.updated_at
+        UNION
+       (SELECT p.collection_id
           FROM collection_permissions AS p
-          JOIN collections AS c ON c.id = p.collection_id
+          JOIN collections AS shared ON shared.id = p.collection_id
          WHERE p.user_id = :user_id
-           AND (:status::text IS NULL OR c.status = :status)
+           AND (:status::text IS NULL OR shared.status = :status)
            AND p.collection_id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
          ORDER BY p.collection_id DESC
          LIMIT :limit)) AS mine
- ORDER BY mine.id DESC
+  JOIN collections AS c ON c.id = mine.id
+ ORDER BY c.id DESC
  LIMIT :limit;
 
 -- name: list_public_collections :page
@@ -86,7 +84,7 @@ SELECT c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c.ve
 -- Rename a collection. No row: it is not there, or not the user's to change.
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey, collection_permissions_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 WITH renamed AS (
     UPDATE collections AS c
        SET name = :name, updated_at = statement_timestamp()
@@ -111,7 +109,7 @@ SELECT renamed.id, renamed.owner_id, renamed.name, renamed.description, renamed.
 -- A sync that becomes continuous is due at once; another interval counts from now.
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey, collection_permissions_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 WITH changed AS (
     UPDATE collections AS c
        SET description = CASE WHEN :description_given THEN :description::text ELSE c.description END,
@@ -150,7 +148,7 @@ SELECT changed.id, changed.owner_id, changed.name, changed.description, changed.
 -- Change the status, from one of those from which that is allowed.
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey, collection_permissions_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 UPDATE collections AS c
    SET status = :status, status_message = :status_message::text, updated_at = statement_timestamp()
  WHERE c.id = :collection_id AND c.status = ANY(:allowed::text[])
@@ -164,7 +162,7 @@ RETURNING c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c
 -- A collection that the user may write to, as the reason of a refusal wants to know it.
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey, collection_permissions_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 SELECT c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c.vector_store_name, c.embedding_model, c.embedding_dimension,
        c.sync_mode, c.sync_interval_minutes, c.next_sync_at, c.sync_paused_at, c.last_synced_at, c.is_public, c.meta, c.created_at, c.updated_at
   FROM collections AS c
@@ -177,7 +175,7 @@ SELECT c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c.ve
 -- Delete a collection with all that hangs on it, but for the audit log (ON DELETE CASCADE).
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey
+-- index: collections_pkey, collections_owner_id_idx
 WITH deleted AS (
     DELETE FROM collections AS c WHERE c.id = :collection_id AND c.owner_id = :user_id RETURNING c.id, c.owner_id, c.name
 ),
@@ -192,7 +190,7 @@ SELECT count(*) AS deleted FROM deleted;
 -- not the user's to grant, or the owner's own.
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey, collection_permissions_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 WITH shared AS (
     SELECT c.id, c.owner_id
       FROM collections AS c
@@ -221,7 +219,7 @@ SELECT granted.collection_id, granted.user_id, granted.permission, granted.grant
 -- back; who was granted something may give it up himself.
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey, collection_permissions_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 WITH shared AS (
     SELECT c.id, c.owner_id
       FROM collections AS c
@@ -250,7 +248,7 @@ SELECT shared.id AS collection_id, EXISTS (SELECT FROM revoked) AS is_revoked FR
 -- tenant: collection_id
 -- actor: user_id
 -- key: user_id
--- index: collections_pkey, collection_permissions_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 SELECT page.collection_id, page.user_id, page.permission, page.granted_at
   FROM collections AS c
   LEFT JOIN LATERAL (
@@ -270,7 +268,7 @@ SELECT page.collection_id, page.user_id, page.permission, page.granted_at
 -- tenant: collection_id
 -- actor: user_id
 -- key: id
--- index: audit_log_pkey, collection_permissions_pkey
+-- index: audit_log_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 SELECT a.collection_id, a.id, a.user_id, a.action, a.details, a.created_at
   FROM audit_log AS a
  WHERE a.collection_id = :collection_id
@@ -281,11 +279,12 @@ SELECT a.collection_id, a.id, a.user_id, a.action, a.details, a.created_at
  ORDER BY a.id DESC
  LIMIT :limit;
 
--- name: claim_due_syncs :many
+-- name: take_due_syncs :many
 -- Claim collections whose sync is due, or whose last claimant's lease has ended; longest due first.
 -- Through arrays, of which the planner expects few rows: it would else read the whole table.
 -- tenant: none (workers serve all collections)
 -- index: collections_due_idx, collections_pkey
+-- not-null: sync_interval_minutes (what is due is continuous: collections_sync_check)
 WITH due AS MATERIALIZED (
     SELECT c.id
       FROM collections AS c
@@ -321,7 +320,7 @@ UPDATE collections AS c
 -- the user's to change, or there is nothing to sync.
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey, collection_permissions_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 WITH shared AS MATERIALIZED (
     SELECT c.id, c.owner_id, c.sync_mode, c.sync_paused_at
       FROM collections AS c
@@ -344,18 +343,3 @@ logged AS (
     SELECT changed.id, changed.owner_id, :user_id, CASE WHEN :pause THEN 'pause_sync' ELSE 'resume_sync' END FROM changed
 )
 SELECT shared.id AS collection_id, shared.sync_mode = 'continuous' AS is_continuous, EXISTS (SELECT FROM changed) AS is_changed FROM shared;
-
--- name: measure_partitions :many
--- Each partition of the chunks by what the catalog knows of it: rows as ANALYZE left them, bytes, and the
--- collections that its sample met most. Reads no chunk.
--- tenant: none (for operators)
--- unbounded: a row for each partition
-SELECT c.relname::text AS partition, greatest(c.reltuples, 0)::bigint AS row_count, c.reltuples >= 0 AS is_analyzed,
-       pg_total_relation_size(c.oid) AS total_bytes,
-       coalesce(s.most_common_vals::text::uuid[], '{}') AS collection_ids, coalesce(s.most_common_freqs, '{}') AS shares
-  FROM pg_inherits AS i
-  JOIN pg_class AS c ON c.oid = i.inhrelid
-  JOIN pg_namespace AS n ON n.oid = c.relnamespace
-  LEFT JOIN pg_stats AS s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = 'collection_id'
- WHERE i.inhparent = 'chunks'::regclass
- ORDER BY c.relname;
