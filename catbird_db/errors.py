@@ -163,6 +163,7 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
         "the object is gone: its lease had ended; store it again",
     ),
     "chunks_document_fkey": (NotFoundError, "no such document"),
+    "operations_pkey": (ConflictError, "this operation id is taken"),
     "operations_collection_id_fkey": (NotFoundError, "no such collection"),
     "key_packages_did_cipher_suite_ref_key": (ConflictError, "this key package is stored"),
 }

@@ -26,7 +26,7 @@ from .errors import InvalidArgumentError
 
 
 class Unset(Enum):
-    """The type of `UNSET`, to be written in an annotation: ``title: Title | None | Unset = UNSET``."""
+    """The type of `UNSET`, to be written in an annotation: ``title: Title | Unset | None = UNSET``."""
 
     UNSET = "UNSET"
 

@@ -100,7 +100,7 @@ async def delete_thing(db: Executor, /, *, id: int) -> bool: ...
 
 @query
 async def change_thing(
-    db: Executor, /, *, id: int, name: str | Unset = UNSET, note: Text | None | Unset = UNSET
+    db: Executor, /, *, id: int, name: str | Unset = UNSET, note: Text | Unset | None = UNSET
 ) -> bool: ...
 
 

@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[str, str | None]] = {
     "a parameter that is no placeholder": (GET.replace("id: int", "id: int, owner: str"), GET_SQL),
     "neither": (GET.replace("id: int", "idd: int"), GET_SQL),
     "a parameter that may be unset or null, and no placeholder that tells": (
-        GET.replace("id: int", "id: int | None | Unset"),
+        GET.replace("id: int", "id: int | Unset | None"),
         GET_SQL,
     ),
     # mode and return annotation

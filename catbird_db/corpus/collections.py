@@ -8,7 +8,7 @@ that. To whoever may not read a collection, it is not there.
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import Json
@@ -223,8 +223,8 @@ async def change_collection(
     *,
     collection_id: CollectionId,
     user_id: UserId,
-    description: Description | None | Unset,
-    vector_store_name: StoreName | None | Unset,
+    description: Description | Unset | None,
+    vector_store_name: StoreName | Unset | None,
     embedding_model: ModelName | Unset,
     embedding_dimension: Dimension | Unset,
     sync_mode: SyncMode | Unset,
@@ -411,7 +411,9 @@ async def rename_collection(
     renamed = await change_collection_name(
         db, collection_id=collection_id, user_id=user_id, name=name
     )
-    return renamed or await _refuse(db)
+    if renamed is None:
+        raise await collection_not_found(db)
+    return renamed
 
 
 @validated
@@ -421,8 +423,8 @@ async def update_collection(
     *,
     collection_id: CollectionId,
     user_id: UserId,
-    description: Description | None | Unset = UNSET,
-    vector_store_name: StoreName | None | Unset = UNSET,
+    description: Description | Unset | None = UNSET,
+    vector_store_name: StoreName | Unset | None = UNSET,
     embedding_model: ModelName | Unset = UNSET,
     embedding_dimension: Dimension | Unset = UNSET,
     sync_mode: SyncMode | Unset = UNSET,
@@ -463,7 +465,9 @@ async def update_collection(
         meta=UNSET if meta is UNSET else json.dumps(meta),
         fields=[name for name, value in given.items() if value is not UNSET],
     )
-    return changed or await _refuse(db)
+    if changed is None:
+        raise await collection_not_found(db)
+    return changed
 
 
 @validated
@@ -488,14 +492,20 @@ async def set_collection_status(
         NotFoundError: there is no such collection, or this user may not write to it.
         ConflictError: its status may not become this one.
     """
-    allowed = [before for before, after in COLLECTION_TRANSITIONS.items() if status in after]
-    ids = {"collection_id": collection_id, "user_id": user_id}
+    allowed: list[CollectionStatus] = [
+        before for before, after in COLLECTION_TRANSITIONS.items() if status in after
+    ]
     changed = await move_collection_status(
-        db, **ids, status=status, status_message=status_message, allowed=allowed
+        db,
+        collection_id=collection_id,
+        user_id=user_id,
+        status=status,
+        status_message=status_message,
+        allowed=allowed,
     )
     if changed is not None:
         return changed
-    collection = await find_writable_collection(db, **ids)
+    collection = await find_writable_collection(db, collection_id=collection_id, user_id=user_id)
     if collection is None:
         raise await collection_not_found(db)
     raise ConflictError(
@@ -541,13 +551,16 @@ async def grant_collection_permission(
             grantee.
         InvalidArgumentError: the grantee owns it, and needs no permission.
     """
-    ids = {"collection_id": collection_id, "user_id": user_id}
     granted = await upsert_collection_permission(
-        db, **ids, grantee_id=grantee_id, permission=permission
+        db,
+        collection_id=collection_id,
+        user_id=user_id,
+        grantee_id=grantee_id,
+        permission=permission,
     )
     if granted is not None:
         return granted
-    collection = await find_writable_collection(db, **ids)
+    collection = await find_writable_collection(db, collection_id=collection_id, user_id=user_id)
     if collection is not None and collection.owner_id == grantee_id:
         raise InvalidArgumentError(
             "grantee_id: the owner may do everything, and is granted nothing"
@@ -626,7 +639,3 @@ async def _set_pause(db: Executor, *, collection_id: UUID, user_id: int, pause: 
     if not paused.is_continuous:
         raise ConflictError("this collection is not synced continuously")
     return paused.is_changed
-
-
-async def _refuse(db: Executor) -> NoReturn:
-    raise await collection_not_found(db)

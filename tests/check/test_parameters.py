@@ -98,7 +98,7 @@ TYPES = [
     (
         "an alias wider than smallint, or unset",
         "SELECT coalesce(:x::smallint, 1)",
-        CipherSuite | None | Unset,
+        CipherSuite | Unset | None,
         "1 to 65535 is admitted",
     ),
     (
@@ -143,7 +143,7 @@ FITTING = [
     (
         "what is unset or null",
         "UPDATE conversations AS c SET title = CASE WHEN :x_given THEN :x::text ELSE c.title END WHERE c.id = 'c'",
-        Title | None | Unset,
+        Title | Unset | None,
     ),
     (
         "what is unset and never null",
