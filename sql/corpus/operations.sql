@@ -2,8 +2,8 @@
 --
 -- pending -> processing (claimed), cancelled
 -- processing -> processing (claimed again, once the lease has ended), completed, failed, cancelled
--- Whatever a worker writes carries the token of its lease; one that lost it changes nothing. (In a
--- coalesce, so that it is found by its key and not by the end of its lease.)
+-- Whatever a worker writes carries the token of its lease, which is there while processing; one that lost
+-- it changes nothing. (The end of the lease is put in a coalesce lest a row is looked for by it.)
 
 -- name: insert_operation :maybe
 -- Ask for an operation. No row: the collection is not there, or not the user's to write.
@@ -101,7 +101,7 @@ RETURNING o.collection_id, o.id, o.user_id, o.type, o.status, o.progress, o.conf
 UPDATE operations AS o
    SET claimable_at = greatest(o.claimable_at, statement_timestamp() + :lease::interval)
  WHERE o.collection_id = :collection_id AND o.id = :operation_id
-   AND o.status = 'processing' AND o.lease_token = :lease_token AND coalesce(o.claimable_at, '-infinity') > statement_timestamp();
+   AND o.lease_token = :lease_token AND coalesce(o.claimable_at, '-infinity') > statement_timestamp();
 
 -- name: report_operation_progress :rows
 -- A worker is alive, and so far. No row: it has lost its lease.
@@ -110,7 +110,7 @@ UPDATE operations AS o
 UPDATE operations AS o
    SET progress = :progress, claimable_at = greatest(o.claimable_at, statement_timestamp() + :lease::interval)
  WHERE o.collection_id = :collection_id AND o.id = :operation_id
-   AND o.status = 'processing' AND o.lease_token = :lease_token AND coalesce(o.claimable_at, '-infinity') > statement_timestamp();
+   AND o.lease_token = :lease_token AND coalesce(o.claimable_at, '-infinity') > statement_timestamp();
 
 -- name: complete_operation :rows
 -- A worker has done it. No row: it has lost its lease.
@@ -119,7 +119,7 @@ UPDATE operations AS o
 UPDATE operations AS o
    SET status = 'completed', progress = 100, lease_token = NULL, claimable_at = NULL, finished_at = statement_timestamp()
  WHERE o.collection_id = :collection_id AND o.id = :operation_id
-   AND o.status = 'processing' AND o.lease_token = :lease_token AND coalesce(o.claimable_at, '-infinity') > statement_timestamp();
+   AND o.lease_token = :lease_token AND coalesce(o.claimable_at, '-infinity') > statement_timestamp();
 
 -- name: fail_operation :rows
 -- A worker could not do it. No row: it has lost its lease.
@@ -128,7 +128,7 @@ UPDATE operations AS o
 UPDATE operations AS o
    SET status = 'failed', error_message = :error_message, lease_token = NULL, claimable_at = NULL, finished_at = statement_timestamp()
  WHERE o.collection_id = :collection_id AND o.id = :operation_id
-   AND o.status = 'processing' AND o.lease_token = :lease_token AND coalesce(o.claimable_at, '-infinity') > statement_timestamp();
+   AND o.lease_token = :lease_token AND coalesce(o.claimable_at, '-infinity') > statement_timestamp();
 
 -- name: end_operation :maybe
 -- Cancel an operation that has not ended; its worker loses the lease.
