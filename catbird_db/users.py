@@ -18,7 +18,7 @@ from .pagination import Page
 from .pool import Executor
 from .query import query
 from .signature import validated
-from .types import INT8_MAX, UNSET, Cursor, Did, Limit, Row, Text, Unset
+from .types import UNSET, Cursor, Did, Limit, Row, Text, Unset, UserId
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -40,7 +40,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-UserId = Annotated[int, Field(ge=1, le=INT8_MAX)]
 Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """1 to 64 of A-Z a-z 0-9 . _ - : it stands in URLs, and nobody can look like somebody else."""
 
