@@ -373,9 +373,9 @@ async def create_documents(
     *,
     collection_id: CollectionId,
     user_id: UserId,
-    documents: Annotated[Sequence[NewDocument], Field(max_length=1000)],
+    documents: Annotated[Sequence[NewDocument], Field(min_length=1, max_length=1000)],
 ) -> list[CreatedDocument]:
-    """As `create_document`, for up to 1000 in one statement: all or none.
+    """As `create_document`, for 1 to 1000 in one statement: all or none.
 
     Returns:
         One for each given, in their order. Of several with one content the first is added, and the
@@ -384,8 +384,6 @@ async def create_documents(
     Raises:
         NotFoundError: as for `create_document`.
     """
-    if not documents:
-        return []
     first = {one.content_hash: one for one in reversed(documents)}
     distinct = list(first.values())
     stored = await insert_documents(
