@@ -198,9 +198,7 @@ async def test_what_was_granted_is_gone_with_the_permission(catbird_pool: Pool) 
     on, somebody = await one_as(catbird_pool, "WRITE")
     whose = {"collection_id": on.collection_id, "grantee_id": somebody}
     await get_collection(catbird_pool, collection_id=on.collection_id, user_id=somebody)
-    assert await catbird_db.revoke_collection_permission(
-        catbird_pool, **whose, user_id=on.owner_id
-    )
+    assert await catbird_db.revoke_collection_permission(catbird_pool, **whose, user_id=on.owner_id)
     with pytest.raises(NotFoundError):
         await get_collection(catbird_pool, collection_id=on.collection_id, user_id=somebody)
     assert not await catbird_db.revoke_collection_permission(
@@ -214,6 +212,4 @@ async def test_a_grantee_may_give_up_what_he_was_granted_and_no_more(catbird_poo
     given = {"collection_id": on.collection_id, "user_id": somebody}
     with pytest.raises(NotFoundError):
         await catbird_db.revoke_collection_permission(catbird_pool, **given, grantee_id=other)
-    assert await catbird_db.revoke_collection_permission(
-        catbird_pool, **given, grantee_id=somebody
-    )
+    assert await catbird_db.revoke_collection_permission(catbird_pool, **given, grantee_id=somebody)
