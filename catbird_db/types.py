@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    Json,
     JsonValue,
     StringConstraints,
     ValidationError,
@@ -190,6 +191,10 @@ JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
 """A JSON object that PostgreSQL's jsonb can hold, of at most 1 MiB."""
 
 
+JsonColumn: TypeAlias = Json[dict[str, Any]] | dict[str, Any]
+"""A jsonb column of a row model: as PostgreSQL sends it, or as the model holds it."""
+
+
 class Row(BaseModel, frozen=True):
     """The base of row models: frozen, closed, silent about values.
 
@@ -227,8 +232,8 @@ def first_fault(error: ValidationError) -> str:
     """``path.to.field: what is wrong``, without any value: also not the key of a mapping."""
     fault = error.errors(include_input=False, include_url=False)[0]
     path: list[str | int] = []
-    for step in fault["loc"]:
-        if isinstance(step, str) and path and isinstance(path[-1], str):
+    for step, following in zip(fault["loc"], (*fault["loc"][1:], None), strict=True):
+        if following == "[key]" or (isinstance(step, str) and path and isinstance(path[-1], str)):
             break
         path.append(step)
     return f"{'.'.join(map(str, path))}: {fault['msg']}"

@@ -7,10 +7,10 @@ reads one of them.
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import Field, Json
+from pydantic import Field
 
 from ..errors import InvalidArgumentError
 from ..pagination import Page
@@ -27,6 +27,7 @@ from ..types import (
     DocumentId,
     EmbeddingId,
     Input,
+    JsonColumn,
     JsonObject,
     Limit,
     Row,
@@ -79,7 +80,7 @@ class Chunk(Row, frozen=True):
     start_offset: int | None
     end_offset: int | None
     embedding_id: str | None
-    metadata: Json[dict[str, Any]]
+    metadata: JsonColumn
     created_at: datetime
 
 

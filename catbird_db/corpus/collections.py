@@ -8,10 +8,9 @@ that. To whoever may not read a collection, it is not there.
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from pydantic import Json
 from uuid_utils.compat import uuid7
 
 from ..errors import ConflictError, InvalidArgumentError, NotFoundError
@@ -27,6 +26,7 @@ from ..types import (
     Cursor,
     Description,
     Dimension,
+    JsonColumn,
     JsonObject,
     Lease,
     LeaseToken,
@@ -97,7 +97,7 @@ class Collection(Row, frozen=True):
     sync_paused_at: datetime | None
     last_synced_at: datetime | None
     is_public: bool
-    meta: Json[dict[str, Any]]
+    meta: JsonColumn
     created_at: datetime
     updated_at: datetime
 
@@ -118,7 +118,7 @@ class AuditEntry(Row, frozen=True):
     id: int
     user_id: int
     action: str
-    details: Json[dict[str, Any]]
+    details: JsonColumn
     created_at: datetime
 
 
@@ -133,7 +133,7 @@ class DueSync(Row, frozen=True):
     embedding_dimension: int
     sync_interval_minutes: int
     last_synced_at: datetime | None
-    meta: Json[dict[str, Any]]
+    meta: JsonColumn
     sync_token: UUID
     lease_until: datetime
 

@@ -8,10 +8,9 @@ operation, one is heard. What has been done twice in between must bear that.
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from pydantic import Json
 from uuid_utils.compat import uuid7
 
 from ..errors import NotFoundError
@@ -22,6 +21,7 @@ from ..signature import validated
 from ..types import (
     CollectionId,
     Cursor,
+    JsonColumn,
     JsonObject,
     Lease,
     LeaseToken,
@@ -73,7 +73,7 @@ class Operation(Row, frozen=True):
     type: OperationType
     status: OperationStatus
     progress: int
-    config: Json[dict[str, Any]]
+    config: JsonColumn
     error_message: str | None
     attempts: int
     created_at: datetime
