@@ -175,6 +175,8 @@ _JSON_SIZE = 2**20
 
 
 def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if not value:
+        return value
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         size = len(text.encode())
