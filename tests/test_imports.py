@@ -26,7 +26,7 @@ LAYERS = [
     {"pool", "signature", "catalog", "migrate", "embedded"},
     {"query"},
     {"storage"},
-    {"health", "chat", "users"},
+    {"health", "chat", "corpus", "users"},
     {""},  # catbird_db itself, the public face
     {"check", "demo", "testing"},
     {"cli"},
@@ -126,7 +126,7 @@ def test_no_name_is_public_twice() -> None:
     owners = Counter(
         name
         for module, found in public_modules().items()
-        if module not in ("", "chat", "storage")
+        if module not in ("", "chat", "corpus", "storage")
         for name in found.__all__
     )
     assert [name for name, count in owners.items() if count > 1] == []
@@ -136,7 +136,9 @@ def test_every_public_name_of_a_domain_is_public_in_the_package() -> None:
     for name, module in public_modules().items():
         for public in module.__all__:
             assert hasattr(module, public), f"{name}.{public}"
-            if name.partition(".")[0] in ("chat", "errors", "health", "pool", "storage", "users"):
+            if name.partition(".")[0] in (
+                *("chat", "corpus", "errors", "health", "pool", "storage", "users"),
+            ):
                 assert public in catbird_db.__all__, f"{name}.{public}"
                 assert getattr(catbird_db, public) is getattr(module, public)
 
@@ -144,7 +146,7 @@ def test_every_public_name_of_a_domain_is_public_in_the_package() -> None:
 def test_every_domain_function_is_a_verb_and_a_noun_and_takes_its_executor_first() -> None:
     functions = 0
     for name, module in public_modules().items():
-        if name.startswith(("chat.", "storage.", "users")):
+        if name.startswith(("chat.", "corpus.", "storage.", "users")):
             for public in module.__all__:
                 found = getattr(module, public)
                 if inspect.isfunction(found) and public not in ("open_store", "reconcile"):

@@ -28,6 +28,7 @@ from catbird_db import (
     WelcomeRecipient,
     add_member,
     commit_group_change,
+    corpus,
     create_conversation_with_members,
     create_message,
     create_user,
@@ -225,7 +226,7 @@ SOON = datetime(2099, 1, 1, tzinfo=UTC)
 ALL_SEEING = {"list_users", "open_object", "object_reference_count"}
 """For administrators, and for who holds a reference: whose it is is not asked there."""
 
-FUNCTIONS = functions()
+FUNCTIONS = {name: one for name, one in functions().items() if name not in corpus.__all__}
 READS = [
     name
     for name in FUNCTIONS
