@@ -1,6 +1,6 @@
 """Measure all, judge it by the marks, and write docs/benchmarks.md, .json and .svg.
 
-python -m benchmarks            # about six minutes; writes to docs/
+python -m benchmarks            # about ten minutes; writes to docs/
 python -m benchmarks --quick    # a smoke run of the same code; its figures say nothing
 """
 
@@ -26,6 +26,7 @@ from catbird_db.embedded import EmbeddedServer, start_server
 
 from .buffers import Sizes, measure_buffers
 from .contenders import CONTENDERS, READ_CONVO, READ_MESSAGES, TASKS, Contender, Ours
+from .corpus import CorpusSizes, measure_corpus
 from .measure import Measured, Pace, Turn, import_seconds, measure
 from .report import ONE_BY_ONE, Results, Scenario, facts_of, judge, show, write
 from .tables import (
@@ -128,7 +129,15 @@ async def run(*, quick: bool) -> Results:
     progress(f"buffers, at {sizes.messages[1]:,} messages")
     with start_server() as throwaway:
         buffers = await measure_buffers(throwaway, sizes)
-    return Results(facts, measured, buffers, importing, judge(measured, buffers, importing))
+    of_corpus = CorpusSizes((2_000, 4_000), 100) if quick else CorpusSizes()
+    progress(f"the corpus, at {of_corpus.chunks[1]:,} chunks")
+    with (
+        tempfile.TemporaryDirectory(prefix="catbird-bench-", dir="/tmp") as home,
+        start_server(Path(home) / "server") as server,
+    ):
+        corpus = await measure_corpus(server, pace, of_corpus)
+    marks = judge(measured, buffers, importing, corpus)
+    return Results(facts, measured, buffers, importing, corpus, marks)
 
 
 def progress(what: str) -> None:

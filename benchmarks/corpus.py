@@ -1,6 +1,7 @@
 """The corpus beside the layout that it comes from, a bare COPY, an ORM, and claims without SKIP LOCKED.
 
-Two databases: one of 10,000 and one of 1,000,000 chunks, in documents of 20, among 400 collections.
+Two databases: one of 10,000 and one of 1,000,000 chunks, in documents of 20, half of them in one
+collection and the others in 400.
 """
 
 import asyncio
@@ -189,9 +190,10 @@ def _id(number: int) -> UUID:
 
 
 def _documents(chunks: int) -> tuple[list[UUID], list[UUID]]:
-    """Each document's collection, and its id."""
+    """Each document's collection, and its id; every other document is the first collection's."""
     numbers = range(max(1, chunks // CHUNKS_PER_DOCUMENT))
-    return [_id(number % COLLECTIONS) for number in numbers], [_id(10**6 + n) for n in numbers]
+    collections = [_id(number % COLLECTIONS if number % 2 else 0) for number in numbers]
+    return collections, [_id(10**6 + number) for number in numbers]
 
 
 @asynccontextmanager
@@ -224,9 +226,9 @@ async def measure_corpus(server: EmbeddedServer, pace: Pace, sizes: CorpusSizes)
             measured["get_chunks_by_document"] = await _reading(url, pool, stock, pace, small)
             measured["replace_chunks"] = await _replacing(url, pool, pace, sizes.replaced)
             measured["claim_operation"], vain = await _claiming(pool, stock, pace)
-        before = await _buffers(url)
+        before = await _buffers(url, small)
     async with _filled(server, "corpus_large", large) as url:
-        after = await _buffers(url)
+        after = await _buffers(url, large)
     flat = [Flat(name, before[name], after[name]) for name in before]
     return Corpus(measured, flat, sizes, vain)
 
@@ -424,10 +426,13 @@ STATEMENTS: dict[str, dict[str, str]] = {
 }
 
 
-async def _buffers(url: str) -> dict[str, int]:
-    """Of each statement's generic plan, in the middle of the tables; the median of five runs."""
+async def _buffers(url: str, chunks: int) -> dict[str, int]:
+    """Of each statement's generic plan, in the largest collection; the median of five runs."""
     connection = await asyncpg.connect(url)
     try:
+        await connection.execute("TRUNCATE operations")
+        await connection.execute(OPERATIONS, _id(0), chunks // 10)
+        await connection.execute("VACUUM (ANALYZE) operations")
         await connection.execute("SET plan_cache_mode = force_generic_plan")
         document = _id(10**6)
         values: dict[str, Any] = {
