@@ -10,7 +10,7 @@ import getpass
 import glob
 import os
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -121,6 +121,7 @@ def apply(
     database_url: str,
     *,
     directory: Path | None = None,
+    allow_destructive: Collection[str] = (),
     on_step: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Apply what is pending and return the ids applied now.
@@ -131,6 +132,7 @@ def apply(
     Args:
         database_url: a role that may create tables.
         directory: the migrations; the shipped ones by default.
+        allow_destructive: ids of migrations that may lose data.
         on_step: called with each id before it is applied.
 
     Raises:
@@ -143,7 +145,7 @@ def apply(
         for migration in backend.to_apply(_read(directory)):
             if on_step:
                 on_step(migration.id)
-            _run(backend, migration, "apply")
+            _run(backend, migration, "apply", may_destroy=migration.id in allow_destructive)
             applied.append(migration.id)
     return applied
 
@@ -339,7 +341,9 @@ def _yoyo_is_at_work(lock: "psycopg.Connection[Any]", backend: _Backend) -> bool
     return other_sessions.rowcount > 0
 
 
-def _run(backend: _Backend, migration: _Migration, direction: _Direction) -> None:
+def _run(
+    backend: _Backend, migration: _Migration, direction: _Direction, *, may_destroy: bool = False
+) -> None:
     """Run a migration and record it, in one transaction, in a session of its own."""
     import psycopg
 
@@ -348,6 +352,10 @@ def _run(backend: _Backend, migration: _Migration, direction: _Direction) -> Non
     migration.load()
     with backend.copy() as session:
         session.connection.cursor_factory = _cursor_that_tells(failed)
+        if may_destroy:
+            session.connection.execute(
+                "SELECT set_config('catbird.allow_destructive', %s, false)", [migration.id]
+            )
         try:
             if migration.use_transactions:
                 with session.transaction():

@@ -100,9 +100,11 @@ def _judge(
     for query in (*statement.writes, statement.query):
         for one in cover.bare(query, Facts(), ()):
             bare.setdefault((one.what, one.location), one)
-    where = " or ".join(
-        f"{t.name}.{column}" for t in catalog.tables.values() for column in t.actors
-    )
+    sources = [relation.source for level in statement.levels for relation in level.relations]
+    here = {source.name for source in sources if isinstance(source, Table)}
+    tables = [table for table in catalog.tables.values() if table.actors]
+    tables = [table for table in tables if table.name in here] or tables
+    where = " or ".join(f"{table.name}.{column}" for table in tables for column in table.actors)
     if cover.ended and (bare or not cover.admitting):
         relation, column = cover.ended
         yield subject.at(

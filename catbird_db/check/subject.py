@@ -26,7 +26,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index; ``columns`` in order (an expression is ``""``), ``predicate`` of a partial one."""
+    """An index; ``columns`` in order (an expression is ``""``), ``predicate`` of a partial one.
+
+    ``options``: how each column is compared and ordered. ``more``: it has columns that are no key.
+    ``constraint``: it is that of a constraint.
+    """
 
     name: str
     table: str
@@ -34,6 +38,9 @@ class Index:
     unique: bool
     predicate: str | None
     method: str = "btree"
+    options: tuple[str, ...] = ()
+    more: bool = False
+    constraint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +71,26 @@ class Table:
 class Catalog:
     """The migrated schema, but for partitions: ``tables`` has the tables that they are parts of.
 
-    ``volatile``: names of functions that are VOLATILE. ``partitions``: for each partition, and each
-    index of one, the table or index that it is a part of.
+    ``volatile``: names of functions that are VOLATILE. ``functions``: names of functions that are not
+    PostgreSQL's own. ``partitions``: for each partition, and each index of one, the table or index that
+    it is a part of. ``mistakes``: what is wrong with the comments of tables.
     """
 
     tables: Mapping[str, Table]
     volatile: frozenset[str] = frozenset()
     enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     partitions: Mapping[str, str] = field(default_factory=dict[str, str])
+    functions: frozenset[str] = frozenset()
+    mistakes: tuple["Mistake", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with the comment of a table, and what to write instead."""
+
+    table: str
+    message: str
+    mend: str
 
 
 @dataclass(frozen=True, slots=True)
