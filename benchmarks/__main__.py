@@ -28,6 +28,8 @@ from .buffers import Sizes, measure_buffers
 from .contenders import CONTENDERS, READ_CONVO, READ_MESSAGES, TASKS, Contender, Ours
 from .corpus import CorpusSizes, measure_corpus
 from .measure import Measured, Pace, Turn, import_seconds, measure
+from .moves import measure_moves
+from .objects import measure_objects
 from .report import ONE_BY_ONE, Results, Scenario, facts_of, judge, show, write
 from .tables import (
     BATCH,
@@ -117,7 +119,7 @@ async def time_one(
 
 async def run(*, quick: bool) -> Results:
     pace = Pace(rounds=2, seconds=0.005, warm_ups=1) if quick else Pace(rounds=41, seconds=0.03)
-    sizes = Sizes((100, 1_000), (100, 1_000), (0, 10), (0, 10)) if quick else Sizes()
+    sizes = Sizes((100, 1_000), (100, 1_000), (500, 1_000), (0, 10), (0, 10)) if quick else Sizes()
     progress("import catbird_db")
     importing = import_seconds("catbird_db", times=2 if quick else 9)
     with (
@@ -126,9 +128,15 @@ async def run(*, quick: bool) -> Results:
     ):
         facts = await facts_of(server, pace)
         measured = await time_all(server, pace)
+        progress("put_object, open_object")
+        objects = await measure_objects(await create_database(server, "objects"), quick=quick)
     progress(f"buffers, at {sizes.messages[1]:,} messages")
     with start_server() as throwaway:
         buffers = await measure_buffers(throwaway, sizes)
+    descendants = 1_000 if quick else 50_000
+    progress(f"move_folder, {descendants:,} files")
+    with start_server() as throwaway:
+        moves = await measure_moves(throwaway, descendants, rounds=1 if quick else 5)
     of_corpus = CorpusSizes((2_000, 4_000), 100) if quick else CorpusSizes()
     progress(f"the corpus, at {of_corpus.chunks[1]:,} chunks")
     with (
@@ -136,8 +144,8 @@ async def run(*, quick: bool) -> Results:
         start_server(Path(home) / "server") as server,
     ):
         corpus = await measure_corpus(server, pace, of_corpus)
-    marks = judge(measured, buffers, importing, corpus)
-    return Results(facts, measured, buffers, importing, corpus, marks)
+    marks = judge(measured, objects, buffers, moves, corpus, importing)
+    return Results(facts, measured, objects, buffers, moves, corpus, importing, marks)
 
 
 def progress(what: str) -> None:

@@ -30,6 +30,7 @@ from .tables import (
     fill_conversations,
     fill_key_packages,
     fill_messages,
+    fill_vault,
 )
 
 __all__ = ["Buffers", "Burst", "Sizes", "Touched", "measure_buffers"]
@@ -39,6 +40,8 @@ Run: TypeAlias = Callable[[], str]
 
 LARGE_CONVO, SMALL_CONVO = "large", "small"  # in the midst of other people's
 LARGE_DID, SMALL_DID = "did:plc:large", "did:plc:small"
+LARGE_USER, SMALL_USER = 2_000, 1_000
+FOLDER = "/tree/folder 000005"
 RUNS = 5
 """Of each statement; the median counts."""
 
@@ -54,6 +57,7 @@ class Sizes:
 
     messages: tuple[int, int] = (10_000, 1_000_000)
     packages: tuple[int, int] = (1_000, 1_000_000)
+    files: tuple[int, int] = (1_000, 1_000_000)
     burst: tuple[int, ...] = (0, 10, 100, 1_000, 10_000)
     burst_under_snapshot: tuple[int, ...] = (0, 10, 100, 1_000)
 
@@ -63,7 +67,7 @@ class Touched:
     """Buffers of one statement and plan.
 
     Attributes:
-        rows: of the small and of the large conversation, or DID.
+        rows: of the small and of the large conversation, DID, or vault.
         small: in a database of the small one's size.
         small_beside_large: of the small one in the large database, whose indexes are higher.
         large: in the large database.
@@ -126,19 +130,21 @@ async def measure_buffers(server: EmbeddedServer, sizes: Sizes) -> Buffers:
 
 
 async def _filled(server: EmbeddedServer, name: str, sizes: Sizes, *, large: bool) -> str:
-    """A database with a small conversation and DID, and perhaps a large one of each."""
+    """A database with a small conversation, DID and vault, and perhaps a large one of each."""
     url = await create_database(server, name)
     async with _connected(url) as one, _connected(url) as other:
         await fill_background(one)
         await fill_conversations(one, [SMALL_CONVO])
         await fill_messages(one, [SMALL_CONVO], sizes.messages[0])
         await fill_key_packages(one, [SMALL_DID], sizes.packages[0])
+        await fill_vault(one, SMALL_USER, sizes.files[0])
         if large:
             await fill_conversations(one, [LARGE_CONVO])
             await asyncio.gather(
                 fill_messages(one, [LARGE_CONVO], sizes.messages[1]),
                 fill_key_packages(other, [LARGE_DID], sizes.packages[1]),
             )
+            await fill_vault(one, LARGE_USER, sizes.files[1])
         await one.execute(VACUUM)
     return url
 
@@ -157,7 +163,7 @@ async def _touched(
     return Touched(
         operation,
         plan,
-        sizes.packages if claims else sizes.messages,
+        _sizes_of(operation, sizes),
         small=await _median_buffers(in_small, operation, plan, small),
         small_beside_large=await _median_buffers(in_large, operation, plan, small),
         large=await _median_buffers(in_large, operation, plan, large),
@@ -184,11 +190,23 @@ async def _median_buffers(
     return round(statistics.median(runs))
 
 
+def _sizes_of(operation: str, sizes: Sizes) -> tuple[int, int]:
+    match operation:
+        case "consume_key_package":
+            return sizes.packages
+        case "list_folder" | "find_file_by_path":
+            return sizes.files
+        case _:
+            return sizes.messages
+
+
 STATEMENT_OF = {
     "list_messages": "messages.list_messages",
     "list_messages_since": "messages.list_messages_since",
     "create_message": "messages.append_message",
     "consume_key_package": "key_packages.claim_key_package",
+    "list_folder": "vault.folders.list_folder",
+    "find_file_by_path": "vault.files.find_file_by_path",
 }
 
 _numbers = itertools.count(1)
@@ -228,6 +246,12 @@ def _arguments(operation: str, sizes: Sizes, *, large: bool) -> dict[str, object
                 "message_type": "app",
                 "ciphertext": CIPHERTEXT,
             }
+        case "list_folder":
+            user_id = LARGE_USER if large else SMALL_USER
+            return {"user_id": user_id, "path": FOLDER, "limit": PAGE + 1, "cursor_path": None}
+        case "find_file_by_path":
+            user_id = LARGE_USER if large else SMALL_USER
+            return {"user_id": user_id, "path": f"{FOLDER}/note 050.md"}
         case _:
             did = LARGE_DID if large else SMALL_DID
             return {"did": did, "cipher_suite": SUITE, "convo_id": None}

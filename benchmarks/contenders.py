@@ -67,10 +67,10 @@ STATEMENT_OF = {
 
 
 def statement(name: str) -> Statement:
-    """``messages.get_message``: that statement of sql/chat/."""
-    module, _, function = name.partition(".")
-    path = Path(catbird_db.__file__).parent / "sql" / "chat" / f"{module}.sql"
-    return load(path, module=f"chat.{module}")[function]
+    """``messages.get_message``: that statement of sql/chat/; ``vault.files.get_file``: of sql/vault/."""
+    *domain, module, function = f"chat.{name}".split(".")[-3:]
+    path = Path(catbird_db.__file__).parent / "sql" / domain[0] / f"{module}.sql"
+    return load(path, module=f"{domain[0]}.{module}")[function]
 
 
 class Contender:

@@ -98,6 +98,7 @@ async def measure(
     tasks: int,
     units: Mapping[str, int],
     before_round: BeforeRound | None = None,
+    at_first: int = 10,
 ) -> Measured:
     """Let the contenders take turns.
 
@@ -107,9 +108,10 @@ async def measure(
         tasks: how many tasks each turn's calls are divided among.
         units: how many messages one call of a contender is, where it is more than one.
         before_round: prepares what the calls of a round use up.
+        at_first: calls of each task before the length of a turn is known.
     """
     names = list(contenders)
-    calls = dict.fromkeys(names, 10 * tasks)
+    calls = dict.fromkeys(names, at_first * tasks)
     rounds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(pace.warm_ups):
         if before_round:

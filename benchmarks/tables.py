@@ -17,6 +17,7 @@ __all__ = [
     "fill_conversations",
     "fill_key_packages",
     "fill_messages",
+    "fill_vault",
 ]
 
 READER = "did:plc:0"
@@ -25,6 +26,7 @@ BATCH = 100
 CIPHERTEXT = bytes(range(256)) + bytes(44)  # 300 bytes: a short text as an MLS PrivateMessage
 MEMBERS = 20
 COMMIT_EVERY = 200
+FILES_OF_A_FOLDER = 100
 
 CONVERSATIONS = f"""
 WITH created AS (
@@ -59,6 +61,39 @@ SELECT did, uuidv7(), 'device-' || n % 4, $3, data, sha256(data), n < 0,
        now() + n * interval '1 millisecond', now() + interval '90 days'
   FROM (SELECT did, n, decode(repeat(md5(did || n || clock_timestamp()), 20), 'hex') AS data
           FROM generate_series(CASE WHEN $4 THEN -4 ELSE 0 END, $2::bigint - 1) AS n, unnest($1::text[]) AS did) AS new
+"""
+
+# Folders of 100 files each below /tree; all files share one object.
+USER = """
+WITH created AS (
+    INSERT INTO users (id, username, email) OVERRIDING SYSTEM VALUE
+    SELECT id, 'user-' || id, 'user-' || id || '@example.org' FROM unnest(ARRAY[$1::bigint]) AS id RETURNING id
+)
+INSERT INTO vaults (user_id) SELECT id FROM created
+"""
+OBJECT = """
+INSERT INTO objects (hash, generation, size, state, lease_until)
+VALUES (repeat('0', 64), uuidv7(), 1, 'stored', now()) ON CONFLICT DO NOTHING
+"""
+FOLDERS = f"""
+WITH top AS (
+    INSERT INTO folders (user_id, id, path) VALUES ($1, uuidv7(), '/tree') RETURNING id
+)
+INSERT INTO folders (user_id, id, parent_id, path)
+SELECT $1, uuidv7(), top.id, '/tree/folder ' || lpad(n::text, 6, '0')
+  FROM top, generate_series(1, $2::bigint / {FILES_OF_A_FOLDER}) AS n
+"""
+FILES = f"""
+WITH made AS (
+    INSERT INTO files (user_id, id, folder_id, path, object_hash, size, content_type)
+    SELECT f.user_id, uuidv7(), f.id, f.path || '/note ' || lpad(n::text, 3, '0') || '.md', repeat('0', 64), 1, 'text/markdown'
+      FROM folders AS f, generate_series(1, {FILES_OF_A_FOLDER}) AS n
+     WHERE f.user_id = $1 AND f.parent_id IS NOT NULL
+     ORDER BY f.path, n
+    RETURNING user_id, id
+)
+INSERT INTO file_versions (user_id, file_id, version, object_hash, size, content_type)
+SELECT user_id, id, 1, repeat('0', 64), 1, 'text/markdown' FROM made
 """
 
 
@@ -100,8 +135,16 @@ async def fill_key_packages(
     await connection.execute(KEY_PACKAGES, dids, count, SUITE, last_resorts)
 
 
+async def fill_vault(connection: asyncpg.Connection, user_id: int, files: int) -> None:
+    """A user with so many files (a multiple of 100), 100 of them in each folder of /tree."""
+    await connection.execute(USER, user_id)
+    await connection.execute(OBJECT)
+    await connection.execute(FOLDERS, user_id, files)
+    await connection.execute(FILES, user_id)
+
+
 async def fill_background(connection: asyncpg.Connection) -> None:
-    """Other people's conversations and key packages, 10,000 rows of each: before and after all others.
+    """Other people's conversations, key packages and files, 10,000 rows at least of each: before and after all others.
 
     So nobody's keys are the last of an index, where PostgreSQL spares itself the way down.
     """
@@ -109,6 +152,8 @@ async def fill_background(connection: asyncpg.Connection) -> None:
     await fill_conversations(connection, others)
     await fill_messages(connection, others, 20)
     await fill_key_packages(connection, [f"did:plc:{other}" for other in others], 20)
+    for user_id in (1, 1_000_000):
+        await fill_vault(connection, user_id, 25_000)
 
 
 def current_epoch(messages: int) -> int:

@@ -8,7 +8,7 @@
 Every public name is here; each function's `help()` shows its SQL's own comment too.
 """
 
-from . import chat, corpus, errors, health, pool, storage, users
+from . import chat, corpus, errors, health, pool, storage, users, vault
 from .chat import *
 from .config import Settings
 from .corpus import *
@@ -20,6 +20,7 @@ from .query import verify
 from .storage import *
 from .types import UNSET
 from .users import *
+from .vault import *
 
 __all__ = ["UNSET", "Page", "Settings"]
 __all__ += chat.__all__
@@ -29,5 +30,6 @@ __all__ += health.__all__
 __all__ += pool.__all__
 __all__ += storage.__all__
 __all__ += users.__all__
+__all__ += vault.__all__
 
 verify()

@@ -166,6 +166,17 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "operations_pkey": (ConflictError, "this operation id is taken"),
     "operations_collection_id_fkey": (NotFoundError, "no such collection"),
     "key_packages_did_cipher_suite_ref_key": (ConflictError, "this key package is stored"),
+    "vaults_user_id_fkey": (NotFoundError, "no such user"),
+    "folders_path_key": (ConflictError, "this path is taken"),
+    "folders_path_check": (InvalidArgumentError, "path: the vault takes no such path"),
+    "files_path_key": (ConflictError, "this path is taken"),
+    "files_path_check": (InvalidArgumentError, "path: the vault takes no such path"),
+    "files_object_fkey": (NotFoundError, "this object is not stored (any more): put it again"),
+    "file_versions_object_fkey": (
+        NotFoundError,
+        "this object is not stored (any more): put it again",
+    ),
+    "published_pages_permalink_key": (ConflictError, "another page has this permalink"),
 }
 
 # By SQLSTATE, then by its class (the first two characters).

@@ -156,6 +156,7 @@ def rollback(
     count: int = 1,
     target: str | None = None,
     directory: Path | None = None,
+    on_step: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Roll back the latest migrations, with the data they hold, and return their ids.
 
@@ -164,6 +165,7 @@ def rollback(
         count: how many; more than there are is all of them.
         target: instead of a count, the migration that is to be the last one applied.
         directory: the migrations; the shipped ones by default.
+        on_step: called with each id before it is rolled back.
 
     Raises:
         DatabaseConnectionError: the URL is wrong, or the server cannot be reached.
@@ -184,6 +186,8 @@ def rollback(
             raise InvalidArgumentError(f"{target} is not applied")
         _refuse_what_cannot_be_undone(backend.connection, chosen, latest_first)
         for migration in chosen:
+            if on_step:
+                on_step(migration.id)
             _run(backend, migration, "rollback")
             rolled_back.append(migration.id)
     return rolled_back

@@ -5,10 +5,12 @@ aliases do not admit, and `catbird-db check` proves that they fit the SQL.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from unicodedata import normalize
 from uuid import UUID
 
 from pydantic import (
@@ -62,6 +64,20 @@ DeviceId = Annotated[str, StringConstraints(max_length=255, pattern=_TEXT)]
 MessageId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
 """The sender's own id of a message, unique in its conversation; sending it again is a retry."""
 
+UserId = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""A user: `User.id`."""
+
+FileId = UUID
+"""A file of a vault; moving does not change it."""
+
+FileVersionNumber = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""Which version of a file: 1, 2, 3, ..."""
+
+ContentType = Annotated[
+    str, StringConstraints(max_length=255, pattern=r"^[!-.0-~]+/[!-.0-~][ -~]*$")
+]
+"""A media type, perhaps with parameters: ``text/markdown; charset=utf-8``."""
+
 Title = Annotated[str, StringConstraints(max_length=1000, pattern=_TEXT)]
 
 Limit = Annotated[int, Field(ge=1, le=500)]
@@ -104,10 +120,6 @@ Timestamp = Annotated[
 ]
 """A point in time, with its zone; the ends of Python's range would be sent as infinity."""
 
-UserId = Annotated[int, Field(ge=1, le=INT8_MAX)]
-
-Lease = Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(days=1))]
-"""How long a worker may be silent before another one takes its work."""
 
 CollectionId = UUID
 DocumentId = UUID
@@ -171,7 +183,16 @@ OperationType = Literal["index", "append", "reindex", "remove_source", "delete",
 OperationStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
 Percent = Annotated[int, Field(ge=0, le=100)]
 
+_INDEXED = 1024  # bytes: longer than a path is, no name is looked for
 _JSON_SIZE = 2**20
+_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _name(text: str) -> str:
+    name = normalize("NFC", text)
+    if not 1 <= len(name.encode()) <= _INDEXED:
+        raise ValueError(f"should have 1 to {_INDEXED} bytes")
+    return name
 
 
 def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -182,16 +203,44 @@ def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
         size = len(text.encode())
     except (ValueError, RecursionError):
         raise ValueError("should be what JSON can hold") from None
-    if "\\u0000" in text:
+    if _NUL_IN_JSON.search(text):
         raise ValueError("should hold no NUL")
     if size > _JSON_SIZE:
         raise ValueError(f"should have at most {_JSON_SIZE} bytes as JSON")
     return value
 
 
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=_INDEXED, pattern=_TEXT), AfterValidator(_name)
+]
+"""What something is looked up by: 1 to 1024 bytes, brought to NFC."""
+
+Tag = Annotated[Name, AfterValidator(lambda tag: _name(tag.removeprefix("#")))]
+"""A tag; a leading # is left out."""
+
+LinkName = Annotated[Name, AfterValidator(lambda name: _name(name.lstrip("/")))]
+"""What a link names: a file's name or path, with or without .md, or an alias; leading slashes are
+left out."""
+
+Permalink = Annotated[Name, AfterValidator(lambda link: _name(link.strip("/")))]
+"""Where a page is read, below its user's name; slashes around it are left out."""
+
+Html = Annotated[str, StringConstraints(max_length=MAX_BYTES, pattern=_TEXT)]
+
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
 """A JSON object that PostgreSQL's jsonb can hold, of at most 1 MiB."""
 
+Priority = Annotated[int, Field(ge=0, le=2)]
+"""2 before 1 before 0."""
+
+Changed = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""How many changes of a file were noted: what `claim_processing` gave as ``changed``."""
+
+Invalidation = Annotated[int, Field(ge=0, le=INT8_MAX)]
+"""How often a page became stale: what `begin_publishing` returned."""
+
+Lease = Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(days=1))]
+"""How long a worker may be silent before another one takes its work."""
 
 JsonColumn: TypeAlias = Json[dict[str, Any]] | dict[str, Any]
 """A jsonb column of a row model: as PostgreSQL sends it, or as the model holds it."""

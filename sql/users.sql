@@ -46,7 +46,7 @@ SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at,
 -- index: users_pkey
 SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login
   FROM users AS u
- WHERE u.id > coalesce(:cursor_id, 0)
+ WHERE u.id > coalesce(:cursor_id::bigint, 0)
  ORDER BY u.id
  LIMIT :limit;
 

@@ -27,13 +27,18 @@ class MemoryStore:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
 
-    async def put(self, key: str, body: BinaryIO, size: int, /) -> None:
+    async def put(self, key: str, body: BinaryIO, size: int, /) -> int:
         self.kept[key] = body.read(size)
+        return len(self.kept[key])
 
-    async def get(self, key: str, /, *, start: int, length: int) -> AsyncGenerator[bytes]:
+    async def get(
+        self, key: str, /, *, start: int, length: int, seen: Callable[[bytes], object]
+    ) -> AsyncGenerator[bytes]:
         if key not in self.kept:
             raise FileNotFoundError
-        yield self.kept[key][start : start + length]
+        chunk = self.kept[key][start : start + length]
+        seen(chunk)
+        yield chunk
 
     async def stat(self, key: str, /) -> int | None:
         return len(self.kept[key]) if key in self.kept else None

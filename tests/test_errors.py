@@ -29,6 +29,7 @@ from catbird_db import (
     NewChunk,
     NewDocument,
     NewKeyPackage,
+    NewLink,
     NewMessage,
     NotAMemberError,
     NotFoundError,
@@ -417,15 +418,29 @@ ARGUMENTS: dict[str, Any] = {
     "seen_before": datetime(2100, 1, 1, tzinfo=UTC),
     "add_dids": (),
     "body": b"body",
+    "changed": 1,
     "cid": "b" + "a" * 58,
     "data": b"data",
+    "deleted_before": datetime(2100, 1, 1, tzinfo=UTC),
     "email": "alice@example.org",
+    "error": "it broke",
+    "file_id": UUID(int=1),
     "hash": "0" * 64,
+    "html": "<p>",
+    "invalidation": 0,
+    "lease_token": UUID(int=1),
+    "links": [NewLink(target_name="today")],
+    "names": ["today"],
     "password": "a password",
+    "path": "/notes/today.md",
+    "permalink": "today",
     "stored": StoredObject(hash="0" * 64, size=1),
+    "tag": "plants",
+    "to": "/elsewhere",
     "uploaded_by_did": "did:plc:alice",
     "user_id": 1,
     "username": "alice",
+    "version": 1,
     "after_seq": 0,
     "cipher_suite": 1,
     "ciphertext": b"ciphertext",
@@ -509,7 +524,9 @@ async def test_every_function_says_that_its_connection_was_killed(
     all_functions = functions()
     tables = (
         "conversations, members, messages, key_packages, welcomes, welcome_recipients, group_infos, "
-        "blobs, objects, users, collections, collection_permissions, audit_log, documents, chunks, operations"
+        "blobs, objects, users, vaults, folders, files, file_versions, frontmatter, file_tags, "
+        "file_aliases, file_links, processing_queue, published_pages, "
+        "collections, collection_permissions, audit_log, documents, chunks, operations"
     )
     many = {**catbird_settings.model_dump(), "db_pool_max_size": len(all_functions) + 1}
     kill = (

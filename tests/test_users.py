@@ -209,7 +209,7 @@ async def test_an_unknown_name_takes_as_long_as_a_wrong_password(catbird_pool: P
             times[name].append(time.perf_counter() - start)
     medians = [statistics.median(one[1:]) for one in times.values()]
     assert min(medians) > 0.005, "no hash was computed"
-    assert max(medians) < 1.5 * min(medians)
+    assert max(medians) < 2 * min(medians)
 
 
 async def test_a_hash_of_yesterdays_parameters_is_replaced_at_the_next_login(

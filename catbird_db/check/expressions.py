@@ -31,7 +31,14 @@ def parse_expression(text: str) -> Any:
 
 def walk(node: Any) -> Iterator[Any]:
     """A node, or each of a tuple of nodes, and all below it, in the order in which they are written."""
-    return (found for found, _ in walk_paths(node))
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, tuple):
+            waiting.extend(reversed(cast("tuple[Any, ...]", one)))
+        elif is_a(one, ast.Node):
+            yield one
+            waiting.extend([getattr(one, attribute) for attribute in one][::-1])
 
 
 Path = tuple[tuple[Any, str], ...]

@@ -10,12 +10,13 @@ and foreign keys are off. Unique keys hold: what they refuse is left out, and mo
 """
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from zlib import crc32
 
 import psycopg
 from psycopg import sql
 
-from .database import Connection
+from .database import Connection, connect
 from .expressions import admitted_values
 from .subject import Catalog, Column, Table
 
@@ -24,6 +25,7 @@ ENOUGH = 10_000  # where unique keys refuse some
 SMALL = 100
 _TENANTS = 2_000
 _ROUNDS = 5
+_AT_ONCE = 4
 
 
 class FillError(Exception):
@@ -44,10 +46,18 @@ def fill(connection: Connection, catalog: Catalog) -> None:
     for table in tables:
         if connection.execute(_sql("SELECT FROM {} LIMIT 1", table.name)).rowcount:
             raise FillError(f"{table.name} has rows: only an empty database is filled")
-    # Only of what is committed to the disk does VACUUM say that everybody sees it.
-    connection.execute("SET synchronous_commit = on")
-    with connection.transaction():
-        fill_tables(connection, catalog)
+    _drop_checks(connection, tables)
+
+    def fill_one(table: Table) -> None:
+        with connect(connection.info.dsn) as session:
+            session.execute("SET session_replication_role = replica")
+            # Only of what is committed to the disk does VACUUM say that everybody sees it.
+            session.execute("SET synchronous_commit = on")
+            with session.transaction():
+                _fill_table(session, table, catalog)
+
+    with ThreadPoolExecutor(_AT_ONCE) as workers:
+        list(workers.map(fill_one, tables))
     # Now, and not by the autovacuum of some later minute: index-only scans depend on it.
     connection.execute(_sql("VACUUM (ANALYZE) {}", *(table.name for table in tables)))
 

@@ -441,7 +441,7 @@ def _limited_order(subject: Subject, query: rows.Limited) -> Iterator[Finding]:
         message = "LIMIT without ORDER BY: which rows these are depends on the plan"
         mend = "ORDER BY columns that end in a unique key"
         yield _at_keyword(subject, tree, "LIMIT", "order", message, mend)
-    elif not query.total and not _skips_locked(tree):
+    elif not query.total and not _skips_locked(tree) and not _is_said_to_be_total(subject, tree):
         names = ", ".join(query.undetermined) or "its rows"
         last = tree.sortClause[-1].node
         yield _at(
@@ -452,6 +452,13 @@ def _limited_order(subject: Subject, query: rows.Limited) -> Iterator[Finding]:
             "ORDER BY ... and then the columns of a unique key",
             _width(subject, last),
         )
+
+
+def _is_said_to_be_total(subject: Subject, tree: Any) -> bool:
+    """A page's key with a reason: what no constraint says, as that two tables share no path."""
+    statement = subject.statement
+    ordered = tuple(column_of(one.node) for one in tree.sortClause)
+    return "(" in statement.header.get("key", "") and ordered == statement.key
 
 
 def _skips_locked(tree: Any) -> bool:
@@ -481,6 +488,8 @@ def _order_of_list(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
             f"the page is continued by {', '.join(statement.key)}, but ordered by {', '.join(one or '...' for one in ordered)}",
             f"ORDER BY {', '.join(statement.key)}",
         )
+        return
+    if _is_said_to_be_total(subject, tree):
         return
     if tree.limitCount is None and not rows.of(tree, catalog, tree.sortClause).total:
         yield _at(

@@ -13,6 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, LiteralString, TypeAlias
@@ -138,8 +139,8 @@ def _round_trip(database_url: str, folder: Path, files: Mapping[str, File]) -> I
     before: dict[str, str] = {}
     known: Differences = {}  # those that a later migration's rollback has left behind
 
-    def differences(migration: str, way: str, expected: str) -> Iterator[Finding]:
-        found = _differences(expected, schema_snapshot(connection))
+    def differences(migration: str, way: str, expected: str, left: str) -> Iterator[Finding]:
+        found = _differences(expected, left)
         new = {name: how for name, how in found.items() if known.get(name) != how}
         known.update(found)
         if new:
@@ -161,14 +162,21 @@ def _round_trip(database_url: str, folder: Path, files: Mapping[str, File]) -> I
         finally:
             yield from unasked
         after = schema_snapshot(connection)
-        for migration in reversed(applied):
-            if not files[migration].rollback.exists():
-                break
-            rollback(database_url, directory=folder)
-            yield from differences(migration, "back", before[migration])
+        back = [*takewhile(lambda one: files[one].rollback.exists(), reversed(applied))]
+        left: list[str] = []  # before the first of them is rolled back, and after each
+        if back:
+            rollback(
+                database_url,
+                count=len(back),
+                directory=folder,
+                on_step=lambda _: left.append(schema_snapshot(connection)),
+            )
+        left.append(schema_snapshot(connection))
+        for migration, found in zip(back, left[1:], strict=True):
+            yield from differences(migration, "back", before[migration], found)
         again = apply(database_url, directory=folder, allow_destructive=files)
         if again:
-            yield from differences(again[-1], "again", after)
+            yield from differences(again[-1], "again", after, schema_snapshot(connection))
 
 
 def _does_not_ask(connection: Connection, file: File) -> Iterator[Finding]:

@@ -44,6 +44,8 @@ def check(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
     found = claims(subject.bound)
     for number, type_name in enumerate(subject.described.parameter_types, 1):
         claim = found[subject.parameter(number)]
+        if _is_as_its_column(subject, number):
+            continue  # what a cursor holds was in a row
         if wrong := _misfit(claim, type_name, catalog):
             yield _at_parameter(subject, number, *wrong)
     by_number = {number: found[name] for number, name in enumerate(subject.statement.parameters, 1)}
@@ -60,6 +62,14 @@ def check(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
                 f"nothing here tells the type of {name}, so PostgreSQL takes it for text",
                 f":{name}::text, or the type that it has",
             )
+
+
+def _is_as_its_column(subject: Subject, number: int) -> bool:
+    described, column = subject.described, subject.parameter(number).removeprefix("cursor_")
+    if described is None or column not in subject.statement.key:
+        return False
+    types = dict(zip(described.column_names, described.column_types, strict=True))
+    return types.get(column) == described.parameter_types[number - 1]
 
 
 # ---- types

@@ -239,7 +239,8 @@ class _Reader:
             self._expressions((conflict.targetList, conflict.whereClause), queries)
         keys = _ONE_ROW if given.one_row else table.keys
         rows = replace(table, keys=keys, constants=constants, bounded=given.bounded)
-        join = Join([Source(alias_of_item(tree.relation), rows)], needs={*given.needs})
+        source = Source(alias_of_item(tree.relation), rows)
+        join = Join([source], needs={*given.needs}, excludes={*given.excludes})
         return self._result(join, _outputs(_returning(tree), join))
 
     def _change(self, tree: Any, queries: Mapping[str, Rows]) -> Rows:
@@ -275,6 +276,7 @@ class _Reader:
         for source in join.sources:
             if source.alias not in join.nullable:
                 join.needs |= {source.rows.number, *source.rows.needs} - {0}
+                join.excludes |= source.rows.excludes
         self._partial_keys(join)
         return join
 

@@ -2,9 +2,9 @@
 
 import importlib
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
@@ -53,6 +53,7 @@ from .syntax import kind_of_node
 
 Check: TypeAlias = Callable[[Subject, Catalog], Iterator[Finding]]
 Progress: TypeAlias = Callable[[str], None]
+Examined: TypeAlias = tuple[Subject, Finding | None]
 
 _CHECKS: tuple[Check, ...] = (
     parameters.check,
@@ -112,13 +113,19 @@ class Place:
     """A migrated database to ask.
 
     ``filled``: its tables hold what a planner must see. ``meanings``: what all statements of the
-    package hold columns against; None where one is looked at alone.
+    package hold columns against; None where one is looked at alone. ``examined``: statements that
+    were prepared already.
     """
 
     connection: Connection
     catalog: Catalog
     filled: bool
     meanings: meaning.Meanings | None = None
+    examined: Mapping[Bound, Examined] = field(default_factory=dict[Bound, Examined])
+
+    def examine(self, statement: Bound) -> Examined:
+        """As `database.examine`."""
+        return self.examined.get(statement) or examine(self.connection, statement)
 
 
 def run(
@@ -257,7 +264,7 @@ def _as_it_is(url: str) -> Generator[Place]:
 
 def check_statement(place: Place, statement: Bound) -> Iterator[Finding]:
     """All that the rules say of one statement."""
-    subject, refused = examine(place.connection, statement)
+    subject, refused = place.examine(statement)
     if refused is not None:
         yield refused
     elif kind_of_node(subject.tree) not in _QUERIES:
@@ -283,9 +290,9 @@ _QUERIES = ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
 
 def compared(place: Place, statements: Iterable[Bound]) -> Place:
     """The same place, where each statement is looked at beside the others."""
-    subjects = [examine(place.connection, one)[0] for one in statements]
-    prepared = [one for one in subjects if one.described is not None]
-    return replace(place, meanings=meaning.Meanings(prepared, place.catalog))
+    examined = {one: examine(place.connection, one) for one in statements}
+    prepared = [subject for subject, _ in examined.values() if subject.described is not None]
+    return replace(place, meanings=meaning.Meanings(prepared, place.catalog), examined=examined)
 
 
 def used_indexes(place: Place, statements: Iterable[Bound]) -> frozenset[str]:
@@ -293,7 +300,7 @@ def used_indexes(place: Place, statements: Iterable[Bound]) -> frozenset[str]:
     found: set[str] = set()
     for statement in statements:
         found.update(statement.statement.index)
-        subject, _ = examine(place.connection, statement)
+        subject, _ = place.examine(statement)
         if subject.described is None:
             continue
         try:

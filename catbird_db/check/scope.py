@@ -69,11 +69,26 @@ class Unresolved(Exception):
 
 
 def resolve(tree: Any, catalog: Catalog) -> Resolved:
-    """The levels of a statement.
+    """The levels of a statement; most rules ask for them, one after another.
 
     Raises:
         Unresolved: it holds what this does not know.
     """
+    global _latest
+    if _latest is None or _latest[0] is not tree or _latest[1] is not catalog:
+        try:
+            _latest = tree, catalog, _resolve(tree, catalog)
+        except Unresolved as problem:
+            _latest = tree, catalog, problem
+    if isinstance(_latest[2], Unresolved):
+        raise _latest[2]
+    return _latest[2]
+
+
+_latest: tuple[Any, Catalog, Resolved | Unresolved] | None = None
+
+
+def _resolve(tree: Any, catalog: Catalog) -> Resolved:
     resolver = _Resolver(catalog)
     query = resolver.query(tree, _Names())
     for place, name in tables_named(tree).items():

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, Literal
 
 from ..config import Settings
 from ..errors import StorageError
-from .store import CHUNK, PREFIX, StoreEntry, in_thread
+from .store import CHUNK, PREFIX, Seen, StoreEntry, in_thread
 
 ATTEMPTS: Final = 5
 """How often a file is written whose folder somebody removes meanwhile, being empty."""
@@ -36,20 +36,24 @@ class FolderStore:
     def make_folder(self) -> None:
         (self.folder / PREFIX).mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    async def put(self, key: str, body: BinaryIO, size: int, /) -> None:
+    async def put(self, key: str, body: BinaryIO, size: int, /) -> int:
         with _storage_errors("an object cannot be written"):
-            await in_thread(self._threads, _write_whole, self.folder / key, body, size)
+            return await in_thread(self._threads, _write_whole, self.folder / key, body, size)
 
-    async def get(self, key: str, /, *, start: int, length: int) -> AsyncGenerator[bytes]:
+    async def get(
+        self, key: str, /, *, start: int, length: int, seen: Seen
+    ) -> AsyncGenerator[bytes]:
         with _storage_errors("an object cannot be read", absence=True):
-            file, chunk = await in_thread(self._threads, _open_at, self.folder / key, start, length)
+            file, chunk = await in_thread(
+                self._threads, _open_at, self.folder / key, start, length, seen
+            )
             with file:
                 while chunk:
                     yield chunk
                     length -= len(chunk)
-                    chunk = (
-                        await in_thread(self._threads, _read_some, file, length) if length else b""
-                    )
+                    if not length:
+                        break
+                    chunk = await in_thread(self._threads, _read_some, file, length, seen)
 
     async def stat(self, key: str, /) -> int | None:
         with _storage_errors("an object cannot be looked up"):
@@ -78,7 +82,7 @@ def _storage_errors(says: str, *, absence: bool = False) -> Generator[None]:
         raise StorageError(f"{says}: {error.strerror}") from error
 
 
-def _write_whole(path: Path, body: BinaryIO, size: int) -> None:
+def _write_whole(path: Path, body: BinaryIO, size: int) -> int:
     partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     file = _open_new(partial)
     try:
@@ -90,6 +94,7 @@ def _write_whole(path: Path, body: BinaryIO, size: int) -> None:
                 raise StorageError(f"the body ended {left} bytes early")
             file.flush()
             os.fsync(file.fileno())
+            kept = os.fstat(file.fileno()).st_size
         partial.rename(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -97,6 +102,7 @@ def _write_whole(path: Path, body: BinaryIO, size: int) -> None:
     with suppress(FileNotFoundError):  # removed already, by who may
         for folder in (path.parent, path.parent.parent):
             _sync(folder)
+    return kept
 
 
 def _open_new(path: Path) -> BinaryIO:
@@ -116,18 +122,20 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _open_at(path: Path, start: int, length: int) -> tuple[BinaryIO, bytes]:
+def _open_at(path: Path, start: int, length: int, seen: Seen) -> tuple[BinaryIO, bytes]:
     file = path.open("rb", buffering=0)
     try:
         file.seek(start)
-        return file, _read_some(file, length)
+        return file, _read_some(file, length, seen)
     except BaseException:
         file.close()
         raise
 
 
-def _read_some(file: BinaryIO, left: int) -> bytes:
-    return file.read(min(CHUNK, left))
+def _read_some(file: BinaryIO, left: int, seen: Seen) -> bytes:
+    chunk = file.read(min(CHUNK, left))
+    seen(chunk)
+    return chunk
 
 
 def _size(path: Path) -> int | None:

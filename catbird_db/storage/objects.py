@@ -30,7 +30,7 @@ from ..pool import Connection, Executor, Pool, transaction
 from ..query import query
 from ..signature import validated
 from ..types import INT8_MAX, BatchLimit, Input, Limit, Row
-from .store import PREFIX, Body, ObjectStore, Spool, StoreEntry, spooled, update_digest
+from .store import PREFIX, Body, ObjectStore, Spool, StoreEntry, spooled
 
 __all__ = [
     "CollectedGarbage",
@@ -234,13 +234,10 @@ async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> 
         return True
     async with _renewing(pool, intended, store.lease):
         spool.file.seek(0)
-        await store.put(intended.key, spool.file, spool.size)
-        kept = await store.stat(intended.key)
-    if kept not in (None, spool.size):
+        kept = await store.put(intended.key, spool.file, spool.size)
+    if kept != spool.size:
         raise StorageError(f"put_object: the store kept {kept} of {spool.size} bytes")
-    return kept is not None and await mark_stored(
-        pool, hash=hash, generation=intended.generation, lease=store.lease
-    )
+    return await mark_stored(pool, hash=hash, generation=intended.generation, lease=store.lease)
 
 
 async def _intend(pool: Pool, hash: str, size: int, lease: float) -> ObjectRow | None:
@@ -315,13 +312,11 @@ async def open_object(
 async def _verified(
     store: ObjectStore, found: ObjectRow, start: int, end: int
 ) -> AsyncIterator[bytes]:
-    digest = hashlib.sha256() if end - start == found.size else None
-    left = end - start
-    async for chunk in store.get(found.key, start=start, length=left):
+    digest, left = hashlib.sha256(), end - start
+    expected = found.hash[:64] if left == found.size else None
+    async for chunk in store.get(found.key, start=start, length=left, seen=digest.update):
         left -= len(chunk)
-        if digest is not None:
-            await update_digest(digest, chunk)
-        if left < 0 or (left == 0 and digest and digest.hexdigest() != found.hash[:64]):
+        if left < 0 or (left == 0 and expected not in (None, digest.hexdigest())):
             raise IntegrityError("open_object: the bytes are not those that were stored")
         yield chunk
     if left:

@@ -12,7 +12,7 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 
 from ..config import Settings
 from ..errors import InvalidArgumentError, StorageError
-from .store import CHUNK, PREFIX, StoreEntry, in_thread
+from .store import CHUNK, PREFIX, Seen, StoreEntry, in_thread
 
 T = TypeVar("T")
 
@@ -61,8 +61,9 @@ class S3Store:
         if not await self._run(self._client.bucket_exists, self._bucket):
             raise StorageError("S3_BUCKET: there is no such bucket")
 
-    async def put(self, key: str, body: BinaryIO, size: int, /) -> None:
+    async def put(self, key: str, body: BinaryIO, size: int, /) -> int:
         await self._run(self._put, key, body, size)
+        return size  # the server has checked length and checksum of each request
 
     def _put(self, key: str, body: BinaryIO, size: int) -> None:
         part = max(PART, -(-size // MOST_PARTS))
@@ -70,20 +71,24 @@ class S3Store:
             self._bucket, key, body, size, part_size=part, num_parallel_uploads=1
         )
 
-    async def get(self, key: str, /, *, start: int, length: int) -> AsyncGenerator[bytes]:
-        response, chunk = await self._run(self._open, key, start, length)
+    async def get(
+        self, key: str, /, *, start: int, length: int, seen: Seen
+    ) -> AsyncGenerator[bytes]:
+        response, chunk = await self._run(self._open, key, start, length, seen)
         try:
             while chunk:
                 yield chunk
                 length -= len(chunk)
-                chunk = await self._run(_read_some, response, length) if length else b""
+                if not length:
+                    break
+                chunk = await self._run(_read_some, response, length, seen)
             response.release_conn()
         finally:
             response.close()
 
-    def _open(self, key: str, start: int, length: int) -> tuple[Any, bytes]:
+    def _open(self, key: str, start: int, length: int, seen: Seen) -> tuple[Any, bytes]:
         response = self._client.get_object(self._bucket, key, start, length)
-        return response, _read_some(response, length)
+        return response, _read_some(response, length, seen)
 
     async def stat(self, key: str, /) -> int | None:
         try:
@@ -109,8 +114,10 @@ class S3Store:
             raise StorageError(f"S3: {_said(error)}") from error
 
 
-def _read_some(response: Any, left: int) -> bytes:
-    return response.read(min(CHUNK, left), decode_content=False)
+def _read_some(response: Any, left: int, seen: Seen) -> bytes:
+    chunk = response.read(min(CHUNK, left), decode_content=False)
+    seen(chunk)
+    return chunk
 
 
 def _required(settings: Settings, name: str) -> str:

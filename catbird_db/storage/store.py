@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callab
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, BinaryIO, Final, Literal, Protocol, TypeVar, cast
+from typing import Annotated, Any, BinaryIO, Final, Literal, Protocol, TypeAlias, TypeVar, cast
 
 from pydantic import GetPydanticSchema
 from pydantic_core import core_schema as cs
@@ -43,6 +43,9 @@ class StoreEntry:
     size: int
 
 
+Seen: TypeAlias = Callable[[bytes], object]
+
+
 class ObjectStore(Protocol):
     """Bytes by key: a folder, a bucket, or what a test puts around one.
 
@@ -59,14 +62,15 @@ class ObjectStore(Protocol):
     @property
     def lease(self) -> float: ...
 
-    async def put(self, key: str, body: BinaryIO, size: int, /) -> None:
-        """Write ``size`` bytes from a file's position on; whole, or not at all."""
+    async def put(self, key: str, body: BinaryIO, size: int, /) -> int:
+        """Write ``size`` bytes from a file's position on, whole or not at all; how many were kept."""
         ...
 
-    def get(self, key: str, /, *, start: int, length: int) -> AsyncGenerator[bytes]:
+    def get(self, key: str, /, *, start: int, length: int, seen: Seen) -> AsyncGenerator[bytes]:
         """So many bytes (1 at least) in chunks, or less where there are less.
 
-        FileNotFoundError where there are none under this key."""
+        Each chunk is first shown to ``seen``, in the thread that read it: that is where hashing costs
+        least. FileNotFoundError where there is nothing under this key."""
         ...
 
     async def stat(self, key: str, /) -> int | None:
@@ -149,18 +153,18 @@ async def spooled(body: bytes | BinaryIO | AsyncIterable[bytes]) -> AsyncGenerat
     """
     if isinstance(body, bytes):
         with io.BytesIO(body) as file:
-            yield Spool(file, len(body), (await update_digest(hashlib.sha256(), body)).hexdigest())
+            yield Spool(file, len(body), (await _updated(hashlib.sha256(), body)).hexdigest())
         return
     with tempfile.SpooledTemporaryFile(SPOOL_IN_MEMORY) as spool:
         file, digest, size = cast(BinaryIO, spool), hashlib.sha256(), 0
         async for chunk in _large_chunks(body):
-            await update_digest(digest, chunk)
+            await _updated(digest, chunk)
             await _write(file, chunk)
             size += len(chunk)
         yield Spool(file, size, digest.hexdigest())
 
 
-async def update_digest(digest: Any, chunk: bytes) -> Any:
+async def _updated(digest: Any, chunk: bytes) -> Any:
     """The digest with this in it; not on the event loop where that takes long."""
     if len(chunk) < CHUNK // 8:
         digest.update(chunk)

@@ -30,6 +30,7 @@ from catbird_db import (
     NewChunk,
     NewDocument,
     NewKeyPackage,
+    NewLink,
     NewMessage,
     NewWelcome,
     NotAMemberError,
@@ -42,32 +43,51 @@ from catbird_db import (
     StoredObject,
     WelcomeRecipient,
     acknowledge_welcome,
+    begin_publishing,
+    claim_processing,
     collect_garbage,
     commit_group_change,
     consume_key_package,
     consume_key_packages,
     create_conversation,
+    create_folder,
     create_message,
     create_messages,
     create_user,
     delete_key_packages,
+    enqueue_processing,
+    fail_processing,
+    find_files_by_tag,
     get_current_epoch,
+    get_frontmatter,
     get_group_info,
     get_message,
+    list_backlinks,
     list_commits,
     list_conversations,
+    list_dead_processing,
+    list_folder,
+    list_links,
     list_members,
     list_messages,
     list_new_messages,
     list_pending_welcomes,
+    list_published,
+    list_unresolved_links,
+    list_versions,
     mark_read,
     open_pool,
+    publish_page,
     reconcile,
+    replace_links,
+    resolve_links,
+    set_frontmatter,
     store_blob,
     store_key_package,
     store_key_packages,
     update_conversation_epoch,
     update_unread_count,
+    write_file,
 )
 from catbird_db.types import Input, Row
 
@@ -146,7 +166,15 @@ STORED = StoredObject(hash="0" * 64, size=1)
 CID = "b" + "a" * 58
 NO_BODY = [SECRET, bytearray(b"s3cr3t"), [b"x"], FIGURES, True, object(), bytes]
 FROM_0 = number(0, INT8_MAX)
+FILE_ID = UUID(int=FIGURES)
+PATH = [
+    *("//", "/..", f"/{SECRET}/", f"/{SECRET}//x", f"/./{SECRET}", f"{SECRET}/../x"),
+    *(f"/{SECRET}\n", f"/{SECRET}\x7f", f"/{SECRET}\x85", f"/{SECRET}" * 200),
+    *text(1024),
+]
 
+NAME = ["", *text(1024), "é" * 513]
+LINK = NewLink(target_name="x")
 NO_UUID = [
     SECRET,
     f"{UUID(int=FIGURES)}",
@@ -183,6 +211,17 @@ def one_of(*others: Any) -> list[Any]:
 
 
 PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
+    **dict.fromkeys(["tag", "target_name", "permalink"], ("x", NAME)),
+    **dict.fromkeys(["tags", "aliases", "names"], (["x"], list_of("x", 1000, *NAME))),
+    **dict.fromkeys(["publish", "embed", "along_links"], (False, NO_BOOL)),
+    "fragment": ("Head", text(1000)),
+    "links": ([LINK], list_of(LINK, 10_000, MESSAGE, SECRET)),
+    "other": ({"a": 1}, [*NO_JSON, *(one for one in NO_LIST if not isinstance(one, dict))]),
+    "priority": (1, [-1, 3, FIGURES, *NO_INT]),
+    "changed": (1, number(1, INT8_MAX)),
+    "error": ("it broke", ["", *text(10_000)]),
+    "invalidation": (0, FROM_0),
+    "html": ("<p>", [SECRET * (MAX_BYTES // 6 + 1), f"{SECRET}\0", f"{SECRET}\ud800", *NO_TEXT]),
     **dict.fromkeys(["collection_id", "document_id", "operation_id"], (UUID(int=1), NO_UUID)),
     **dict.fromkeys(["lease_token", "sync_token"], (UUID(int=1), NO_UUID)),
     **dict.fromkeys(["owner_id", "grantee_id"], (1, number(1, INT8_MAX))),
@@ -195,7 +234,7 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "is_public": (False, NO_BOOL),
     **dict.fromkeys(["meta", "metadata", "config"], ({"a": [1]}, NO_JSON)),
     "status": ("processing", one_of("done")),
-    **dict.fromkeys(["status_message", "error"], (None, text(10_000))),
+    "status_message": (None, text(10_000)),
     "error_message": ("broken", text(10_000)),
     "permission": ("READ", one_of("read")),
     "lease": (timedelta(minutes=1), NO_LEASE),
@@ -224,6 +263,14 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "body": (b"x", NO_BODY),
     **dict.fromkeys(["start", "length", "size"], (0, FROM_0)),
     "mend": (False, NO_BOOL),
+    "path": ("/a/x.md", PATH),
+    "to": ("/b", ["", "/", *PATH]),
+    "file_id": (FILE_ID, NO_UUID),
+    "version": (1, number(1, INT8_MAX)),
+    "content_type": ("text/plain", ["", SECRET, f"{SECRET}/", f"{SECRET}/x\n", *text(255)]),
+    "if_match": (None, ["", SECRET, "0" * 63, "A" * 64, *NO_TEXT]),
+    "overwrite": (False, NO_BOOL),
+    "deleted_before": (SOON, NO_TIME),
     "user_id": (1, number(1, INT8_MAX)),
     "username": ("alice", ["", f"-{SECRET}", f"{SECRET} x", f"{SECRET}é", *text(64)]),
     "email": ("alice@example.org", ["", SECRET, f"{SECRET}@", f"{SECRET}@é", *text(254)]),
@@ -271,9 +318,11 @@ SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("delete_expired_key_packages", "limit"): (10, number(1, 100_000)),
     ("collect_garbage", "limit"): (10, number(1, 100_000)),
     ("reconcile", "limit"): (10, number(1, 100_000)),
+    ("purge_deleted", "limit"): (10, number(1, 100_000)),
     ("retry_failed_documents", "limit"): (10, number(1, 100_000)),
     ("mark_unseen_stale", "limit"): (10, number(1, 100_000)),
     ("update_collection", "sync_interval_minutes"): (5, number(1, 525_600)),
+    ("set_document_status", "error"): (None, text(10_000)),
     ("store_blob", "data"): (b"x", NO_BODY),
 }
 
@@ -470,6 +519,36 @@ def test_models_are_frozen_and_show_how_many_bytes_they_hold_not_which() -> None
                 delattr(model, name)
 
 
+async def rows_of_pages(pool: Pool, this: dict[str, Any]) -> list[Row]:
+    """One row of each model of what hangs on the vault's files."""
+    user = {"user_id": 1}
+    await set_frontmatter(pool, **this, tags=["t"])
+    links = [NewLink(target_name="x"), NewLink(target_name="nowhere")]
+    await replace_links(pool, **this, links=links)
+    rows: list[Row | None] = [
+        await get_frontmatter(pool, **this),
+        *(await find_files_by_tag(pool, **user, tag="t")).items,
+        *(await list_links(pool, **this, limit=1)).items,
+        *(await list_backlinks(pool, **this)).items,
+        *(await list_unresolved_links(pool, **user)).items,
+        *await resolve_links(pool, **user, names=["x"]),
+    ]
+    seen = await begin_publishing(pool, **this)
+    page = {"invalidation": seen, "permalink": "x", "html": "x"}
+    rows += [
+        await publish_page(pool, **this, **page),
+        *(await list_published(pool, **user)).items,
+    ]
+    for attempts in (0, 4):
+        await enqueue_processing(pool, **this)
+        await stored(pool, "UPDATE processing_queue SET ready_at = now(), attempts = $1", attempts)
+        [claimed] = await claim_processing(pool)
+        lease = {"lease_token": claimed.lease_token, "changed": claimed.changed}
+        failed = await fail_processing(pool, **this, **lease, error="e")
+    rows += [claimed, failed, *(await list_dead_processing(pool, **user)).items]
+    return [row for row in rows if row is not None]
+
+
 async def rows_of_the_corpus(pool: Pool) -> list[Row]:
     on = await shelf(pool, sync_mode="continuous", sync_interval_minutes=5)
     ids = {"collection_id": on.collection_id, "user_id": on.owner_id}
@@ -532,6 +611,11 @@ async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
         await collect_garbage(catbird_pool, STORE),
         await reconcile(catbird_pool, STORE),
         await create_user(catbird_pool, username="alice", email="a@b", password=SECRET),
+        await create_folder(catbird_pool, user_id=1, path="/a"),
+        file := await write_file(catbird_pool, STORE, user_id=1, path="/a/x", body=secret),
+        *(await list_folder(catbird_pool, user_id=1)).items,
+        *(await list_versions(catbird_pool, user_id=1, file_id=file.id)).items,
+        *await rows_of_pages(catbird_pool, {"user_id": 1, "file_id": file.id}),
     ]
     rows += await rows_of_the_corpus(catbird_pool)
     returned = {model for model in MODELS.values() if not issubclass(model, Input)}

@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import pytest
 from actors import converse, send, stored
@@ -34,18 +35,27 @@ from catbird_db import (
     delete_message,
     get_conversation,
     list_blobs_by_conversation,
+    list_canvas_files,
     list_conversations,
+    list_folder,
+    list_markdown_files,
     list_members,
     list_messages,
     list_messages_since,
     list_new_messages,
     list_pending_welcomes,
+    list_tree,
     list_users,
+    list_versions,
+    lock_vault,
+    put_object,
     remove_member,
     store_blob,
     transaction,
     update_conversation_epoch,
+    write_file,
 )
+from catbird_db.vault.files import create_file
 
 ALICE, BOB = "did:plc:alice", "did:plc:bob"
 
@@ -399,6 +409,8 @@ async def test_each_limit_gives_the_same_welcomes_at_epochs_as_large_as_they_com
 
 # Cursors that nobody gave out.
 
+FILE_ID = UUID(int=1)
+
 PAGED = [
     name
     for name in catbird_db.__all__
@@ -416,6 +428,20 @@ async def prepare(pool: Pool) -> None:
         await store_blob(pool, STORE, data=data, uploaded_by_did=ALICE, convo_id="a")
     for name in ("alice", "bob"):
         await create_user(pool, username=name, email=f"{name}@example.org")
+    await lock_vault(pool, user_id=1)
+    stored_object = await put_object(pool, STORE, body=b"1")
+    await create_file(
+        pool,
+        user_id=1,
+        path="/1.md",
+        file_id=FILE_ID,
+        folder_id=None,
+        object_hash=stored_object.hash,
+        size=1,
+        content_type="text/markdown",
+    )
+    for path in ("/1.md", "/2.md", "/1.canvas", "/2.canvas"):
+        await write_file(pool, STORE, user_id=1, path=path, body=b"2")
 
 
 def askers(db: Any) -> dict[str, Ask]:
@@ -427,6 +453,11 @@ def askers(db: Any) -> dict[str, Ask]:
             list_blobs_by_conversation, db, convo_id="a", reader_did=ALICE
         ),
         "list_users": asking(list_users, db),
+        "list_folder": asking(list_folder, db, user_id=1),
+        "list_tree": asking(list_tree, db, user_id=1),
+        "list_markdown_files": asking(list_markdown_files, db, user_id=1),
+        "list_canvas_files": asking(list_canvas_files, db, user_id=1),
+        "list_versions": asking(list_versions, db, user_id=1, file_id=FILE_ID),
         "list_pending_welcomes": asking(list_pending_welcomes, db, recipient_did=BOB),
     }
     assert sorted(ready) == sorted(PAGED), "a function that returns pages is not in this table"

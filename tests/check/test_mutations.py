@@ -241,6 +241,7 @@ STATEMENTS = [
     case("one-row", "claim_key_package", "     LIMIT 1\n       FOR UPDATE", "       FOR UPDATE"),
     case("one-row", "claim_key_package", "    AND NOT EXISTS (SELECT FROM candidate)\n", ""),
     case("one-row", "append_message", "WHERE NOT EXISTS (SELECT FROM locked)\n   AND s", "WHERE s"),
+    case("one-row", "create_file", "     WHERE NOT EXISTS (SELECT FROM latest)\n", ""),
     case("one-row", "count_key_packages", "count(*) AS available", "1::bigint AS available"),
     case(
         NEAR_MISS,
@@ -305,6 +306,8 @@ STATEMENTS = [
     case("order", "list_messages_since", "ORDER BY page.seq", ""),
     case("order", "list_messages", "ORDER BY s.seq DESC", "ORDER BY s.seq"),
     case("order", "list_messages", "s.seq < coalesce", "s.seq > coalesce"),
+    case("order", "list_folder", "-- key: path (a file", "-- key: path\n-- (a file"),
+    case("order", "list_folder", "ORDER BY entry.path", "ORDER BY entry.created_at"),
     case(NEAR_MISS, "list_messages", "ORDER BY s.seq DESC", "ORDER BY s.seq DESC, s.id"),
     case(
         NEAR_MISS,

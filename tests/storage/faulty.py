@@ -46,7 +46,7 @@ class Faulty:
     def lease(self) -> float:
         return self.real.lease
 
-    async def put(self, key: str, body: BinaryIO, size: int, /) -> None:
+    async def put(self, key: str, body: BinaryIO, size: int, /) -> int:
         fault = self.faults.pop() if self.faults else None
         if fault == "before":
             raise StorageError("refused")
@@ -54,18 +54,18 @@ class Faulty:
             self.hanging.set()
             await asyncio.Event().wait()
         if fault == "during":
-            await self.real.put(key, cast(BinaryIO, Breaking(body, size)), size)
-        elif fault == "truncate":
-            await self.real.put(key, body, size // 2)
-        else:
-            await self.real.put(key, body, size)
+            body = cast(BinaryIO, Breaking(body, size))
+        kept = await self.real.put(key, body, size // 2 if fault == "truncate" else size)
         if self.after_put is not None:
             await self.after_put()
         if fault == "after":
             raise StorageError("no answer")
+        return kept
 
-    def get(self, key: str, /, *, start: int, length: int) -> AsyncGenerator[bytes]:
-        return self.real.get(key, start=start, length=length)
+    def get(
+        self, key: str, /, *, start: int, length: int, seen: Callable[[bytes], object]
+    ) -> AsyncGenerator[bytes]:
+        return self.real.get(key, start=start, length=length, seen=seen)
 
     async def stat(self, key: str, /) -> int | None:
         return await self.real.stat(key)

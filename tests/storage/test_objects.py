@@ -283,7 +283,7 @@ async def test_bytes_that_got_lost_come_back_when_they_are_stored_again(
 async def test_bytes_that_changed_are_told_before_the_last_of_them_is_given(
     catbird_pool: Pool, store: ObjectStore
 ) -> None:
-    body = os.urandom(3 * 2**20)
+    body = os.urandom(9 * 2**20)
     stored = await put_object(catbird_pool, store, body=body)
     for other in (bytes([body[0] ^ 1]) + body[1:], body[:-1] + b"?", body[:-1]):
         await damage(store, other)
