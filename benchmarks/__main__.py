@@ -1,6 +1,6 @@
 """Measure all, judge it by the marks, and write docs/benchmarks.md, .json and .svg.
 
-python -m benchmarks            # about six minutes; writes to docs/
+python -m benchmarks            # about ten minutes; writes to docs/
 python -m benchmarks --quick    # a smoke run of the same code; its figures say nothing
 """
 
@@ -26,6 +26,7 @@ from catbird_db.embedded import EmbeddedServer, start_server
 
 from .buffers import Sizes, measure_buffers
 from .contenders import CONTENDERS, READ_CONVO, READ_MESSAGES, TASKS, Contender, Ours
+from .corpus import CorpusSizes, measure_corpus
 from .measure import Measured, Pace, Turn, import_seconds, measure
 from .moves import measure_moves
 from .objects import measure_objects
@@ -136,8 +137,15 @@ async def run(*, quick: bool) -> Results:
     progress(f"move_folder, {descendants:,} files")
     with start_server() as throwaway:
         moves = await measure_moves(throwaway, descendants, rounds=1 if quick else 5)
-    marks = judge(measured, objects, buffers, moves, importing)
-    return Results(facts, measured, objects, buffers, moves, importing, marks)
+    of_corpus = CorpusSizes((2_000, 4_000), 100) if quick else CorpusSizes()
+    progress(f"the corpus, at {of_corpus.chunks[1]:,} chunks")
+    with (
+        tempfile.TemporaryDirectory(prefix="catbird-bench-", dir="/tmp") as home,
+        start_server(Path(home) / "server") as server,
+    ):
+        corpus = await measure_corpus(server, pace, of_corpus)
+    marks = judge(measured, objects, buffers, moves, corpus, importing)
+    return Results(facts, measured, objects, buffers, moves, corpus, importing, marks)
 
 
 def progress(what: str) -> None:

@@ -25,6 +25,8 @@ from .contenders import (
     Pgbench,
     SqlAlchemy,
 )
+from .corpus import BARE_COPY, CHUNKS_PER_DOCUMENT, LIST_LAYOUT, NAIVE, ORM, Corpus
+from .corpus import OURS as OUR_CORPUS
 from .measure import Measured, Pace
 from .moves import Moves
 from .objects import DIRECT, Transfer
@@ -94,6 +96,7 @@ class Results:
     objects: Mapping[Transfer, Measured]
     buffers: Buffers
     moves: Moves
+    corpus: Corpus
     import_seconds: float
     marks: list[Mark]
 
@@ -141,6 +144,7 @@ def judge(
     objects: Mapping[Transfer, Measured],
     buffers: Buffers,
     moves: Moves,
+    corpus: Corpus,
     import_seconds: float,
 ) -> list[Mark]:
     marks: list[Mark] = []
@@ -188,6 +192,19 @@ def judge(
             limit = LEVELS.get(operation, 2) if where != "in one table" else 2
             found = f"{after - before:+} ({before} → {after})"
             marks.append(Mark(f"{text}, {where}", f"≤ {limit}", found, after - before <= limit))
+    for operation, other, limit, text in (
+        ("replace_chunks", BARE_COPY, 0.8, "rate of a bare COPY into the same table"),
+        ("get_chunks_by_document", LIST_LAYOUT, 5, "rate of the same on 100 LIST partitions"),
+        ("get_chunks_by_document", ORM, 5, "rate of SQLAlchemy's"),
+        ("claim_operation", NAIVE, 2, "16 workers, rate of SELECT, then UPDATE"),
+    ):
+        ratio = 1 / corpus.measured[operation].ratio(OUR_CORPUS, other)
+        at_least(limit, f"{operation}, {text}", ratio)
+    for flat in corpus.buffers:
+        small, large = corpus.sizes.chunks
+        text = f"{flat.statement}, buffers at {large:,} chunks above those at {small:,}"
+        found = f"{flat.large - flat.small:+} ({flat.small} → {flat.large})"
+        marks.append(Mark(text, "≤ 8", found, flat.large - flat.small <= 8))
     text = f"move_folder of {moves.descendants:,} descendants, rate of the same row by row"
     at_least(2, text, moves.ratio)
     found = f"{import_seconds:.2f} s"
@@ -275,6 +292,20 @@ def _by_relation(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["relation", "buffers"], [*rows, ["all", f"{total:.1f}"]]
 
 
+def _corpus(results: Results) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            operation,
+            name,
+            f"{measured.median(name):,.0f}",
+            f"x{measured.ratio(name, OUR_CORPUS):.2f}",
+        ]
+        for operation, measured in results.corpus.measured.items()
+        for name in measured.rounds
+    ]
+    return ["operation", "by", "µs", "beside ours"], rows
+
+
 def _moves(results: Results) -> tuple[list[str], list[list[str]]]:
     moves = results.moves
     rows = [
@@ -302,6 +333,7 @@ def show(results: Results) -> None:
         _by_relation(results),
         _bursts(results),
         _moves(results),
+        _corpus(results),
         _marks(results),
     ):
         console.print(_table(header, rows))
@@ -369,6 +401,14 @@ def _as_json(results: Results) -> str:
         ],
         "buffers": asdict(results.buffers),
         "moves": asdict(results.moves),
+        "corpus": {
+            "microseconds": {
+                operation: {name: round(measured.median(name), 1) for name in measured.rounds}
+                for operation, measured in results.corpus.measured.items()
+            },
+            "buffers": [asdict(flat) for flat in results.corpus.buffers],
+            "naive claims in vain": round(results.corpus.vain, 3),
+        },
         "import_seconds": round(results.import_seconds, 3),
     }
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
@@ -440,6 +480,15 @@ a vacuum:
 
 Median of rounds in which both move the same tree, after a vacuum. Most of the time goes to the indexes that
 hold a path: three of `files`.
+## Corpus
+
+`get_chunks_by_document` reads the {per_document} chunks of a document, by 1 task: beside the same query on the layout that
+this comes from, 100 LIST partitions by a key that the query does not have, on asyncpg's stock pool, and beside an ORM
+without access control. `replace_chunks` gives a document {replaced:,} chunks instead of as many; the bare COPY adds as many
+to a document that has none. `claim_operation` and `complete_operation`, by 16 workers, beside a SELECT of the
+oldest and an UPDATE of it, tried again where another was first: {vain:.0%} of those were in vain.
+
+{corpus}
 """
 
 
@@ -453,6 +502,10 @@ def _as_page(results: Results) -> str:
         by_relation=_as_markdown(*_by_relation(results)),
         bursts=_as_markdown(*_bursts(results)),
         moves=_as_markdown(*_moves(results)),
+        corpus=_as_markdown(*_corpus(results)),
+        per_document=CHUNKS_PER_DOCUMENT,
+        replaced=results.corpus.sizes.replaced,
+        vain=results.corpus.vain,
     )
 
 

@@ -8,9 +8,10 @@
 Every public name is here; each function's `help()` shows its SQL's own comment too.
 """
 
-from . import chat, errors, health, pool, storage, users, vault
+from . import chat, corpus, errors, health, pool, storage, users, vault
 from .chat import *
 from .config import Settings
+from .corpus import *
 from .errors import *
 from .health import *
 from .pagination import Page
@@ -23,6 +24,7 @@ from .vault import *
 
 __all__ = ["UNSET", "Page", "Settings"]
 __all__ += chat.__all__
+__all__ += corpus.__all__
 __all__ += errors.__all__
 __all__ += health.__all__
 __all__ += pool.__all__

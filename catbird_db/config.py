@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     """Seconds of idleness after which a connection is tried before use; 0 = never."""
     db_statement_cache_size: int | None = Field(default=None, ge=0)
     """Prepared statements a connection; unset = derived from the number of queries; 0 = PgBouncer."""
+    db_plan_cache_mode: Literal["force_generic_plan", "auto", "force_custom_plan"] = (
+        "force_generic_plan"
+    )
+    """When PostgreSQL plans: once for all arguments, which are the plans that `catbird-db check` proves;
+    ``auto`` plans statements on chunks anew for each call."""
 
     db_statement_timeout: float = Field(default=30.0, ge=0, le=LONGEST)
     """Seconds that PostgreSQL lets one statement run; 0 = no limit."""

@@ -379,6 +379,7 @@ def _connect_arguments(settings: Settings) -> dict[str, Any]:
     if cache != 0:  # PgBouncer refuses these as start-up parameters
         server_settings |= {
             "jit": "off",  # statements are short: compiling one costs more than running it
+            "plan_cache_mode": settings.db_plan_cache_mode,
             "statement_timeout": _milliseconds(settings.db_statement_timeout),
             "lock_timeout": _milliseconds(settings.db_lock_timeout),
             "idle_in_transaction_session_timeout": _milliseconds(

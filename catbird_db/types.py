@@ -1,4 +1,4 @@
-"""The parameter types of every function, and Row and Input, the bases of all models.
+"""The parameter types of every function, UNSET, and Row and Input, the bases of all models.
 
 A signature is a contract: `@query` and `@validated` refuse, before anything is sent, what these
 aliases do not admit, and `catbird-db check` proves that they fit the SQL.
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from unicodedata import normalize
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    Json,
     JsonValue,
     StringConstraints,
     ValidationError,
@@ -27,16 +28,20 @@ from pydantic import (
 from .errors import InvalidArgumentError
 
 
-class Absent(Enum):
-    """The type of `UNSET`."""
+class Unset(Enum):
+    """The type of `UNSET`, to be written in an annotation: ``title: Title | Unset | None = UNSET``."""
 
-    UNSET = "unset"
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return self.value
+
+    def __bool__(self) -> bool:
+        return False
 
 
-UNSET = Absent.UNSET
-"""What a parameter is that was left out, where None is a value."""
-
-Unset: TypeAlias = Literal[Absent.UNSET]
+UNSET: Final = Unset.UNSET
+"""Not given: a field stays as it is, where None would clear it."""
 
 INT8_MAX = 2**63 - 1
 MAX_BYTES = 16 * 2**20
@@ -115,6 +120,69 @@ Timestamp = Annotated[
 ]
 """A point in time, with its zone; the ends of Python's range would be sent as infinity."""
 
+
+CollectionId = UUID
+DocumentId = UUID
+OperationId = UUID
+LeaseToken = UUID
+
+CollectionName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=_TEXT)
+]
+"""1 to 255 characters without blanks around them."""
+
+Description = Annotated[str, StringConstraints(max_length=10_000, pattern=_TEXT)]
+Message = Annotated[str, StringConstraints(max_length=10_000, pattern=_TEXT)]
+"""What went wrong, or how something stands, for people to read."""
+
+StoreName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+
+Dimension = Annotated[int, Field(ge=1, le=65_536)]
+"""How many numbers an embedding has."""
+
+Minutes = Annotated[int, Field(ge=1, le=525_600)]
+
+CollectionStatus = Literal["pending", "processing", "ready", "degraded", "error"]
+SyncMode = Literal["one_time", "continuous"]
+
+Permission = Literal["READ", "WRITE", "ADMIN"]
+"""WRITE reads too; ADMIN writes too, changes the collection and grants."""
+
+ContentHash = Annotated[bytes, Field(min_length=32, max_length=32)]
+"""A SHA-256, 32 bytes."""
+
+ObjectHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}(_[0-9a-f]{32})?$")]
+"""What `put_object` gave as ``hash``."""
+
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_TEXT)]
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=_TEXT)]
+Uri = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=_TEXT)]
+MimeType = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+Size = Annotated[int, Field(ge=0, le=INT8_MAX)]
+
+DocumentStatus = Literal["pending", "processing", "completed", "failed"]
+
+Retries = Annotated[int, Field(ge=1, le=INT8_MAX)]
+
+ChunkIndex = Annotated[int, Field(ge=0, le=INT8_MAX)]
+"""A chunk's place in its document: 0, 1, 2, ..."""
+
+ChunkContent = Annotated[str, StringConstraints(max_length=100_000, pattern=_TEXT)]
+"""At most 100,000 characters: PostgreSQL indexes no more than 1 MiB of words."""
+
+ChunksVersion = Annotated[int, Field(ge=1, le=INT8_MAX)]
+"""How often a document's chunks had been replaced when a chunk was stored."""
+
+EmbeddingId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
+"""Of a vector, as the vector store calls it."""
+
+SearchText = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=_TEXT)]
+
+OperationType = Literal["index", "append", "reindex", "remove_source", "delete", "projection_build"]
+OperationStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
+Percent = Annotated[int, Field(ge=0, le=100)]
+
 _INDEXED = 1024  # bytes: longer than a path is, no name is looked for
 _JSON_SIZE = 2**20
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -128,6 +196,8 @@ def _name(text: str) -> str:
 
 
 def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if not value:
+        return value
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         size = len(text.encode())
@@ -170,6 +240,10 @@ Invalidation = Annotated[int, Field(ge=0, le=INT8_MAX)]
 """How often a page became stale: what `begin_publishing` returned."""
 
 Lease = Annotated[timedelta, Field(ge=timedelta(seconds=1), le=timedelta(days=1))]
+"""How long a worker may be silent before another one takes its work."""
+
+JsonColumn: TypeAlias = Json[dict[str, Any]] | dict[str, Any]
+"""A jsonb column of a row model: as PostgreSQL sends it, or as the model holds it."""
 
 
 class Row(BaseModel, frozen=True):
@@ -209,8 +283,8 @@ def first_fault(error: ValidationError) -> str:
     """``path.to.field: what is wrong``, without any value: also not the key of a mapping."""
     fault = error.errors(include_input=False, include_url=False)[0]
     path: list[str | int] = []
-    for step in fault["loc"]:
-        if isinstance(step, str) and path and isinstance(path[-1], str):
+    for step, following in zip(fault["loc"], (*fault["loc"][1:], None), strict=True):
+        if following == "[key]" or (isinstance(step, str) and path and isinstance(path[-1], str)):
             break
         path.append(step)
     return f"{'.'.join(map(str, path))}: {fault['msg']}"

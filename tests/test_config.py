@@ -69,6 +69,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "DB_POOL_RECYCLE": ("1e3", 1000.0),
     "DB_POOL_PRE_PING": ("0", 0.0),
     "DB_STATEMENT_CACHE_SIZE": ("0", 0),
+    "DB_PLAN_CACHE_MODE": ("auto", "auto"),
     "DB_STATEMENT_TIMEOUT": ("0.001", 0.001),
     "DB_LOCK_TIMEOUT": ("5", 5.0),
     "DB_IDLE_IN_TRANSACTION_TIMEOUT": ("120", 120.0),

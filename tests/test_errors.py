@@ -18,6 +18,7 @@ from small_package import import_package
 
 import catbird_db
 from catbird_db import (
+    ChunkEmbedding,
     ConflictError,
     ConstraintError,
     DatabaseConnectionError,
@@ -25,6 +26,8 @@ from catbird_db import (
     HistoryTrimmedError,
     IntegrityError,
     InvalidArgumentError,
+    NewChunk,
+    NewDocument,
     NewKeyPackage,
     NewLink,
     NewMessage,
@@ -397,6 +400,22 @@ def test_each_code_that_has_an_error_of_its_own_is_one_of_postgresql() -> None:
 # ---- nothing of the driver reaches a caller of any public function
 
 ARGUMENTS: dict[str, Any] = {
+    **dict.fromkeys(["collection_id", "document_id", "operation_id"], UUID(int=1)),
+    **dict.fromkeys(["lease_token", "sync_token"], UUID(int=1)),
+    **dict.fromkeys(["owner_id", "grantee_id", "user_id", "embedding_dimension"], 1),
+    **dict.fromkeys(["file_size", "chunk_index", "progress"], 1),
+    **dict.fromkeys(["name", "embedding_model", "file_name", "file_path", "uri", "text"], "x"),
+    "error_message": "x",
+    "status": "processing",
+    "permission": "READ",
+    "type": "index",
+    "content_hash": b"x" * 32,
+    "documents": [NewDocument(file_name="x", file_size=1, content_hash=b"x" * 32)],
+    "chunks": [NewChunk(content="x", token_count=1)],
+    "embeddings": [
+        ChunkEmbedding(document_id=UUID(int=1), chunk_index=0, version=1, embedding_id="x")
+    ],
+    "seen_before": datetime(2100, 1, 1, tzinfo=UTC),
     "add_dids": (),
     "body": b"body",
     "changed": 1,
@@ -506,7 +525,8 @@ async def test_every_function_says_that_its_connection_was_killed(
     tables = (
         "conversations, members, messages, key_packages, welcomes, welcome_recipients, group_infos, "
         "blobs, objects, users, vaults, folders, files, file_versions, frontmatter, file_tags, "
-        "file_aliases, file_links, processing_queue, published_pages"
+        "file_aliases, file_links, processing_queue, published_pages, "
+        "collections, collection_permissions, audit_log, documents, chunks, operations"
     )
     many = {**catbird_settings.model_dump(), "db_pool_max_size": len(all_functions) + 1}
     kill = (

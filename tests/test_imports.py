@@ -27,7 +27,7 @@ LAYERS = [
     {"query"},
     {"storage"},
     {"users"},
-    {"health", "chat", "vault"},
+    {"health", "chat", "corpus", "vault"},
     {""},  # catbird_db itself, the public face
     {"check", "demo", "testing"},
     {"cli"},
@@ -127,7 +127,7 @@ def test_no_name_is_public_twice() -> None:
     owners = Counter(
         name
         for module, found in public_modules().items()
-        if module not in ("", "chat", "storage", "vault")
+        if module not in ("", "chat", "corpus", "storage", "vault")
         for name in found.__all__
     )
     assert [name for name, count in owners.items() if count > 1] == []
@@ -138,13 +138,7 @@ def test_every_public_name_of_a_domain_is_public_in_the_package() -> None:
         for public in module.__all__:
             assert hasattr(module, public), f"{name}.{public}"
             if name.partition(".")[0] in (
-                "chat",
-                "errors",
-                "health",
-                "pool",
-                "storage",
-                "users",
-                "vault",
+                *("chat", "corpus", "errors", "health", "pool", "storage", "users", "vault"),
             ):
                 assert public in catbird_db.__all__, f"{name}.{public}"
                 assert getattr(catbird_db, public) is getattr(module, public)
@@ -153,7 +147,7 @@ def test_every_public_name_of_a_domain_is_public_in_the_package() -> None:
 def test_every_domain_function_is_a_verb_and_a_noun_and_takes_its_executor_first() -> None:
     functions = 0
     for name, module in public_modules().items():
-        if name.startswith(("chat.", "storage.", "users", "vault.")):
+        if name.startswith(("chat.", "corpus.", "storage.", "users", "vault.")):
             for public in module.__all__:
                 found = getattr(module, public)
                 if inspect.isfunction(found) and public not in (

@@ -61,21 +61,23 @@ SELECT o.hash, o.generation, o.size, o.state
 -- name: object_reference_count :value
 -- How many rows refer to an object.
 -- tenant: none (for operators: how many tenants refer to it is nobody else's to know)
--- index: blobs_object_hash_idx, files_object_hash_idx, file_versions_object_hash_idx
+-- index: blobs_object_hash_idx, files_object_hash_idx, file_versions_object_hash_idx, documents_object_hash_idx
 SELECT (SELECT count(*) FROM blobs AS b WHERE b.object_hash = :hash)
        + (SELECT count(*) FROM files AS f WHERE f.object_hash = :hash)
-       + (SELECT count(*) FROM file_versions AS v WHERE v.object_hash = :hash) AS reference_count;
+       + (SELECT count(*) FROM file_versions AS v WHERE v.object_hash = :hash)
+       + (SELECT count(*) FROM documents AS d WHERE d.object_hash = :hash) AS reference_count;
 
 -- name: list_objects :many
 -- A part of the table, by hash, and what may be collected of it: no lease, and nothing refers to it.
 -- min() reads one entry of an index; for EXISTS the planner would rather read all references.
 -- tenant: none (collection, over all tenants)
--- index: objects_pkey, blobs_object_hash_idx, files_object_hash_idx, file_versions_object_hash_idx
+-- index: objects_pkey, blobs_object_hash_idx, files_object_hash_idx, file_versions_object_hash_idx, documents_object_hash_idx
 SELECT o.hash, o.generation, o.size, o.state,
        o.lease_until < statement_timestamp()
        AND (SELECT min(b.object_hash) FROM blobs AS b WHERE b.object_hash = o.hash) IS NULL
        AND (SELECT min(f.object_hash) FROM files AS f WHERE f.object_hash = o.hash) IS NULL
-       AND (SELECT min(v.object_hash) FROM file_versions AS v WHERE v.object_hash = o.hash) IS NULL AS is_garbage
+       AND (SELECT min(v.object_hash) FROM file_versions AS v WHERE v.object_hash = o.hash) IS NULL
+       AND (SELECT min(d.object_hash) FROM documents AS d WHERE d.object_hash = o.hash) IS NULL AS is_garbage
   FROM objects AS o
  WHERE o.hash > :after_hash
  ORDER BY o.hash
@@ -95,7 +97,7 @@ SELECT o.hash
 -- this statement, and not by the one that took them. Who adds a table that refers to objects adds it
 -- here; until then its foreign key makes this statement fail.
 -- tenant: none (collection, over all tenants)
--- index: objects_pkey, blobs_object_hash_idx, files_object_hash_idx, file_versions_object_hash_idx
+-- index: objects_pkey, blobs_object_hash_idx, files_object_hash_idx, file_versions_object_hash_idx, documents_object_hash_idx
 WITH marked AS (
     UPDATE objects AS o
        SET state = 'deleting', lease_until = statement_timestamp() + make_interval(secs => :lease)
@@ -103,6 +105,7 @@ WITH marked AS (
        AND NOT EXISTS (SELECT FROM blobs AS b WHERE b.object_hash = o.hash)
        AND NOT EXISTS (SELECT FROM files AS f WHERE f.object_hash = o.hash)
        AND NOT EXISTS (SELECT FROM file_versions AS v WHERE v.object_hash = o.hash)
+       AND NOT EXISTS (SELECT FROM documents AS d WHERE d.object_hash = o.hash)
  RETURNING o.hash, o.generation, o.size, o.state
 )
 SELECT marked.hash, marked.generation, marked.size, marked.state FROM marked ORDER BY marked.hash;

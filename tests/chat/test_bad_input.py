@@ -19,12 +19,16 @@ from uuid import UUID
 
 import pytest
 from actors import converse, stored
+from corpus.shelf import shelf, user
 from functions import STORE, Function, functions, parameters
 
 import catbird_db
 from catbird_db import (
+    ChunkEmbedding,
     ConflictError,
     InvalidArgumentError,
+    NewChunk,
+    NewDocument,
     NewKeyPackage,
     NewLink,
     NewMessage,
@@ -163,7 +167,6 @@ CID = "b" + "a" * 58
 NO_BODY = [SECRET, bytearray(b"s3cr3t"), [b"x"], FIGURES, True, object(), bytes]
 FROM_0 = number(0, INT8_MAX)
 FILE_ID = UUID(int=FIGURES)
-NO_UUID = [str(FILE_ID), FILE_ID.bytes, FIGURES, SECRET, "", True, [FILE_ID]]
 PATH = [
     *("//", "/..", f"/{SECRET}/", f"/{SECRET}//x", f"/./{SECRET}", f"{SECRET}/../x"),
     *(f"/{SECRET}\n", f"/{SECRET}\x7f", f"/{SECRET}\x85", f"/{SECRET}" * 200),
@@ -172,8 +175,40 @@ PATH = [
 
 NAME = ["", *text(1024), "é" * 513]
 LINK = NewLink(target_name="x")
-NO_JSON = [{"a": SECRET + "\0"}, {SECRET + "\0": 1}, {"a": math.nan}, {1: SECRET}, {"a": object()}]
-NO_JSON += [{"a": SECRET * 2**18}, {"a": SECRET + "\ud800"}]
+NO_UUID = [
+    SECRET,
+    f"{UUID(int=FIGURES)}",
+    UUID(int=1).bytes,
+    FIGURES,
+    True,
+    [UUID(int=1)],
+    object(),
+]
+NO_JSON = [
+    *(SECRET, [SECRET], FIGURES, True, b"{}"),
+    *(
+        {SECRET: value}
+        for value in (f"{SECRET}\0", f"{SECRET}\ud800", math.nan, b"", object(), {1})
+    ),
+    *({FIGURES: SECRET}, {f"{SECRET}\0": 1}, {"x": SECRET * 200_000}),
+]
+NO_LEASE = [
+    timedelta(0),
+    timedelta(days=FIGURES),
+    timedelta(milliseconds=7),
+    FIGURES,
+    7.35301,
+    SECRET,
+]
+HASH = [b"", SECRET.encode(), SECRET.encode() * 6, b"x" * 33, SECRET * 6, "0" * 64, FIGURES]
+CHUNK = NewChunk(content="x", token_count=1)
+EMBEDDING = ChunkEmbedding(document_id=UUID(int=1), chunk_index=0, version=1, embedding_id="v")
+DOCUMENT = NewDocument(file_name="x", file_size=1, content_hash=b"x" * 32)
+
+
+def one_of(*others: Any) -> list[Any]:
+    return ["", SECRET, "ready\0", "READY", *others, *NO_TEXT]
+
 
 PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     **dict.fromkeys(["tag", "target_name", "permalink"], ("x", NAME)),
@@ -183,12 +218,41 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "links": ([LINK], list_of(LINK, 10_000, MESSAGE, SECRET)),
     "other": ({"a": 1}, [*NO_JSON, *(one for one in NO_LIST if not isinstance(one, dict))]),
     "priority": (1, [-1, 3, FIGURES, *NO_INT]),
-    "lease": (timedelta(seconds=60), [timedelta(0), timedelta(days=2), 60, SECRET, True]),
-    "lease_token": (FILE_ID, NO_UUID),
     "changed": (1, number(1, INT8_MAX)),
     "error": ("it broke", ["", *text(10_000)]),
     "invalidation": (0, FROM_0),
     "html": ("<p>", [SECRET * (MAX_BYTES // 6 + 1), f"{SECRET}\0", f"{SECRET}\ud800", *NO_TEXT]),
+    **dict.fromkeys(["collection_id", "document_id", "operation_id"], (UUID(int=1), NO_UUID)),
+    **dict.fromkeys(["lease_token", "sync_token"], (UUID(int=1), NO_UUID)),
+    **dict.fromkeys(["owner_id", "grantee_id"], (1, number(1, INT8_MAX))),
+    "name": ("Books", ["", " \t", *text(255)]),
+    "description": ("of mine", text(10_000)),
+    **dict.fromkeys(["vector_store_name", "embedding_model", "embedding_id"], ("v", ID)),
+    "embedding_dimension": (3, number(1, 65_536)),
+    "sync_mode": ("one_time", one_of("never")),
+    "sync_interval_minutes": (None, number(1, 525_600)),
+    "is_public": (False, NO_BOOL),
+    **dict.fromkeys(["meta", "metadata", "config"], ({"a": [1]}, NO_JSON)),
+    "status": ("processing", one_of("done")),
+    "status_message": (None, text(10_000)),
+    "error_message": ("broken", text(10_000)),
+    "permission": ("READ", one_of("read")),
+    "lease": (timedelta(minutes=1), NO_LEASE),
+    "content_hash": (b"x" * 32, HASH),
+    "file_name": ("x", ["", *text(1024)]),
+    **dict.fromkeys(["file_path", "source_path", "uri"], ("/x", ["", *text(2048)])),
+    **dict.fromkeys(["file_size", "token_count", "chunk_index"], (1, FROM_0)),
+    **dict.fromkeys(["start_offset", "end_offset"], (1, FROM_0)),
+    **dict.fromkeys(["version", "max_retries"], (1, number(1, INT8_MAX))),
+    "object_hash": (None, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "\n", *NO_TEXT]),
+    "documents": ([DOCUMENT], [[], *list_of(DOCUMENT, 1000, CHUNK, SECRET)]),
+    "chunks": ([CHUNK], list_of(CHUNK, 100_000, DOCUMENT, SECRET)),
+    "embeddings": ([EMBEDDING], list_of(EMBEDDING, 10_000, CHUNK, SECRET)),
+    "seen_before": (SOON, NO_TIME),
+    "content": ("x", text(100_000)),
+    "text": ("cat", ["", *text(1000)]),
+    "type": ("index", one_of("sync")),
+    "progress": (50, number(0, 100)),
     "uploaded_by_did": (ALICE, DID),
     "cid": (CID, ["", CID.upper(), CID + "a", "Qm" + "a" * 44, f"{SECRET}\0", *NO_TEXT]),
     "mime_type": ("image/png", ["", *text(255)]),
@@ -255,6 +319,10 @@ SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("collect_garbage", "limit"): (10, number(1, 100_000)),
     ("reconcile", "limit"): (10, number(1, 100_000)),
     ("purge_deleted", "limit"): (10, number(1, 100_000)),
+    ("retry_failed_documents", "limit"): (10, number(1, 100_000)),
+    ("mark_unseen_stale", "limit"): (10, number(1, 100_000)),
+    ("update_collection", "sync_interval_minutes"): (5, number(1, 525_600)),
+    ("set_document_status", "error"): (None, text(10_000)),
     ("store_blob", "data"): (b"x", NO_BODY),
 }
 
@@ -357,8 +425,9 @@ async def test_what_is_missing_unknown_or_not_by_keyword_is_a_type_error(
         with pytest.raises(TypeError, match="surprise") as unknown:
             await function(watched, **good, surprise=SECRET)
         assert SECRET not in told(unknown.value)
-        with pytest.raises(TypeError):
-            await function(watched, *good.values())
+        if good:
+            with pytest.raises(TypeError):
+                await function(watched, *good.values())
         with pytest.raises(TypeError):
             await function(**good)
     assert seen == []
@@ -480,6 +549,37 @@ async def rows_of_pages(pool: Pool, this: dict[str, Any]) -> list[Row]:
     return [row for row in rows if row is not None]
 
 
+async def rows_of_the_corpus(pool: Pool) -> list[Row]:
+    on = await shelf(pool, sync_mode="continuous", sync_interval_minutes=5)
+    ids = {"collection_id": on.collection_id, "user_id": on.owner_id}
+    await catbird_db.grant_collection_permission(
+        pool, **ids, grantee_id=await user(pool), permission="READ"
+    )
+    async with pool.connection() as connection:
+        await connection.execute("ANALYZE chunks")
+    health = await catbird_db.get_partition_health(pool)
+    claimed = await catbird_db.claim_operation(pool)
+    assert claimed is not None
+    return [
+        await catbird_db.get_collection(pool, **ids),
+        *(await catbird_db.list_collection_permissions(pool, **ids)).items,
+        *(await catbird_db.list_audit_log(pool, **ids)).items,
+        *await catbird_db.claim_due_syncs(pool),
+        await catbird_db.get_document(pool, **ids, document_id=on.document_id),
+        await catbird_db.create_document(
+            pool, **ids, file_name="x", file_size=1, content_hash=SECRET.encode().zfill(32)
+        ),
+        await catbird_db.collection_statistics(pool, **ids),
+        *await catbird_db.get_chunks_by_document(pool, **ids, document_id=on.document_id),
+        *await catbird_db.search_chunks(pool, **ids, text="cat"),
+        health,
+        health.partitions[0],
+        *health.largest_collections,
+        await catbird_db.get_operation(pool, **ids, operation_id=on.operation_id),
+        claimed,
+    ]
+
+
 async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
     """One row of each model that is returned, with the secret in each field of bytes."""
     secret = SECRET.encode()
@@ -517,6 +617,7 @@ async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
         *(await list_versions(catbird_pool, user_id=1, file_id=file.id)).items,
         *await rows_of_pages(catbird_pool, {"user_id": 1, "file_id": file.id}),
     ]
+    rows += await rows_of_the_corpus(catbird_pool)
     returned = {model for model in MODELS.values() if not issubclass(model, Input)}
     health = catbird_db.Health if hasattr(catbird_db, "Health") else None
     assert {type(row) for row in rows} == returned - {health}
@@ -530,7 +631,7 @@ async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
         assert type(row).model_validate(values) == row
         for wrong in (
             {**values, "surprise": SECRET},
-            {**values, "convo_id": [SECRET], "id": [SECRET]},
+            {**values, "convo_id": [SECRET], "id": [SECRET], "collection_id": [SECRET]},
         ):
             with pytest.raises(ValueError, match="validation error") as caught:
                 type(row).model_validate(wrong)

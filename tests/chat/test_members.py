@@ -28,6 +28,7 @@ from catbird_db import (
     WelcomeRecipient,
     add_member,
     commit_group_change,
+    corpus,
     create_conversation_with_members,
     create_message,
     create_user,
@@ -226,8 +227,10 @@ SOON = datetime(2099, 1, 1, tzinfo=UTC)
 ALL_SEEING = {"list_users", "open_object", "object_reference_count"}
 """For administrators, and for who holds a reference: whose it is is not asked there."""
 
-FUNCTIONS = {name: one for name, one in functions().items() if name not in vault.__all__}
-"""The vault's have a test of their own, tests/vault/test_strangers.py."""
+FUNCTIONS = {
+    name: one for name, one in functions().items() if name not in (*corpus.__all__, *vault.__all__)
+}
+"""The others have tests of their own: tests/vault/test_strangers.py, tests/corpus/test_access.py."""
 
 READS = [
     name

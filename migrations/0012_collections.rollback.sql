@@ -1,0 +1,3 @@
+DROP TABLE audit_log;
+DROP TABLE collection_permissions;
+DROP TABLE collections;
