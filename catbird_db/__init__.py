@@ -8,9 +8,10 @@
 Every public name is here; each function's `help()` shows its SQL's own comment too.
 """
 
-from . import chat, errors, health, pool
+from . import chat, database, errors, health, pool
 from .chat import *
 from .config import Settings
+from .database import *
 from .errors import *
 from .health import *
 from .pagination import Page
@@ -19,6 +20,7 @@ from .query import verify
 
 __all__ = ["Page", "Settings"]
 __all__ += chat.__all__
+__all__ += database.__all__
 __all__ += errors.__all__
 __all__ += health.__all__
 __all__ += pool.__all__

@@ -31,7 +31,7 @@ from urllib.parse import quote
 
 # This file also runs as the keeper, by `python -I -S`: above, it imports the standard library only.
 
-__all__ = ["EmbeddedServer", "start_server"]
+__all__ = ["EmbeddedServer", "start_server", "user_data_dir"]
 
 # A server's folder.
 _DATA = "data"
@@ -148,6 +148,24 @@ def start_server(directory: Path | None = None) -> EmbeddedServer:
             raise
     except OSError as error:
         raise _failure(str(error)) from error
+
+
+def user_data_dir() -> Path:
+    """The folder of the user's own server: below XDG_DATA_HOME, or ``~/.local/share``.
+
+    Raises:
+        DatabaseConnectionError: the user has no home.
+    """
+    try:
+        return _user_folder("XDG_DATA_HOME", ".local/share")
+    except RuntimeError:
+        raise _failure("this user has no home: set XDG_DATA_HOME") from None
+
+
+def _user_folder(variable: str, below_home: str) -> Path:
+    given = Path(os.environ.get(variable, ""))
+    base = given if given.is_absolute() else Path.home() / below_home  # as the standard says
+    return base / "catbird-db"
 
 
 def _find_binaries() -> Path:
@@ -364,9 +382,16 @@ def _start(home: Path, bin_dir: Path, throwaway: bool) -> subprocess.Popen[bytes
 def _make_data(
     home: Path, bin_dir: Path, log: IO[bytes], throwaway: bool, account: pwd.struct_passwd | None
 ) -> None:
-    """Make the data under another name first: an initdb that is killed leaves a PG_VERSION behind."""
+    """Make the data under another name first: an initdb that is killed leaves a PG_VERSION behind.
+
+    A throwaway's data are a copy of those that the user's first throwaway began with.
+    """
     new = home / f"{_DATA}.new"
     shutil.rmtree(new, ignore_errors=True)
+    cached = _cached_data(bin_dir, account) if throwaway else None
+    if cached and _copy(cached, new):
+        new.rename(home / _DATA)
+        return
     new.mkdir(mode=0o700)
     if account:
         os.chown(new, account.pw_uid, account.pw_gid)
@@ -389,7 +414,41 @@ def _make_data(
     )
     if made.returncode:
         raise _DidNotStartError(_end_of_log(home))
+    if cached:
+        _keep_for_later(new, cached)
     new.rename(home / _DATA)
+
+
+def _cached_data(bin_dir: Path, account: pwd.struct_passwd | None) -> Path | None:
+    """Where a throwaway's first data are kept, for this version, these settings and this owner."""
+    version = subprocess.run(
+        [bin_dir / "postgres", "--version"], capture_output=True, check=True, cwd="/"
+    ).stdout
+    made_of = repr((version, _THROWAWAY_SETTINGS, account and account.pw_uid)).encode()
+    with contextlib.suppress(RuntimeError):
+        folder = _user_folder("XDG_CACHE_HOME", ".cache")
+        return folder / f"data-{hashlib.sha256(made_of).hexdigest()[:16]}"
+    return None
+
+
+def _keep_for_later(data: Path, cached: Path) -> None:
+    """Two that do so at once do no harm: one rename wins. Where it cannot be kept, it is not."""
+    part = cached.with_name(f"{cached.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        cached.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _copy(data, part):
+            part.rename(cached)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _copy(folder: Path, to: Path) -> bool:
+    """Copy a folder with its owner and modes; False, and nothing, where that cannot be done."""
+    if not folder.exists():
+        return False
+    done = subprocess.run(["cp", "-a", folder, to], capture_output=True, check=False, cwd="/")
+    if done.returncode:
+        shutil.rmtree(to, ignore_errors=True)
+    return not done.returncode
 
 
 def _make_socket_dir(home: Path) -> Path:

@@ -14,6 +14,7 @@ __all__ = [
     "ConstraintError",
     "DatabaseConnectionError",
     "DatabaseError",
+    "DestructiveMigrationError",
     "HistoryTrimmedError",
     "IntegrityError",
     "InvalidArgumentError",
@@ -63,6 +64,18 @@ class PoolTimeoutError(DatabaseError):
 class QueryError(DatabaseError):
     """PostgreSQL refused a statement for a reason that is nobody's data: a wrong statement,
     a missing table or privilege, a timeout, a full disk."""
+
+
+class DestructiveMigrationError(QueryError):
+    """A migration would lose data, and the operator has not named it; nothing was changed.
+
+    Attributes:
+        losses: what would be lost, by the migration that would lose it.
+    """
+
+    def __init__(self, message: str, *, losses: dict[str, str], query: str | None = None) -> None:
+        super().__init__(message, query=query)
+        self.losses = losses
 
 
 class NotFoundError(DatabaseError):

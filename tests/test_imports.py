@@ -25,7 +25,8 @@ LAYERS = [
     {"pagination"},
     {"pool", "signature", "catalog", "migrate", "embedded"},
     {"query"},
-    {"health", "chat"},
+    {"health", "chat", "items"},
+    {"database"},
     {""},  # catbird_db itself, the public face
     {"check", "demo", "testing"},
     {"cli"},
@@ -135,7 +136,7 @@ def test_every_public_name_of_a_domain_is_public_in_the_package() -> None:
     for name, module in public_modules().items():
         for public in module.__all__:
             assert hasattr(module, public), f"{name}.{public}"
-            if name.partition(".")[0] in ("chat", "errors", "health", "pool"):
+            if name.partition(".")[0] in ("chat", "database", "errors", "health", "items", "pool"):
                 assert public in catbird_db.__all__, f"{name}.{public}"
                 assert getattr(catbird_db, public) is getattr(module, public)
 
