@@ -8,21 +8,24 @@
 Every public name is here; each function's `help()` shows its SQL's own comment too.
 """
 
-from . import chat, database, errors, health, pool
+from . import chat, database, errors, health, items, pool
 from .chat import *
 from .config import Settings
 from .database import *
 from .errors import *
 from .health import *
+from .items import *
 from .pagination import Page
 from .pool import *
 from .query import verify
+from .types import UNSET
 
-__all__ = ["Page", "Settings"]
+__all__ = ["UNSET", "Page", "Settings"]
 __all__ += chat.__all__
 __all__ += database.__all__
 __all__ += errors.__all__
 __all__ += health.__all__
+__all__ += items.__all__
 __all__ += pool.__all__
 
 verify()

@@ -26,9 +26,9 @@ from .errors import (
 )
 from .pagination import CursorCodec, Page
 from .pool import Connection, Executor, Pool, count_statement
-from .signature import Signature, StubError
+from .signature import Signature, StubError, may_be_unset, tells_unset_from_null
 from .sqlfile import SqlFileError, Statement, load, salvage
-from .types import first_fault
+from .types import UNSET, first_fault
 
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 Refusal: TypeAlias = Callable[..., Awaitable[DatabaseError]]
@@ -254,6 +254,9 @@ def _ordering(result: _Result, signature: Signature, statement: Statement) -> Or
     key = statement.key
     expected = {name for name in signature.parameters if not (key and name == "cursor")}
     expected |= {f"cursor_{column}" for column in key}
+    expected |= {
+        given(name) for name, hint in signature.hints.items() if tells_unset_from_null(hint)
+    }
     if missing := sorted(expected - set(statement.parameters)):
         raise signature.wrong(
             f"{', '.join(missing)} is no placeholder of {statement.path}:{statement.line}; "
@@ -264,9 +267,30 @@ def _ordering(result: _Result, signature: Signature, statement: Statement) -> Or
             f":{unknown[0]} of {statement.path}:{statement.line} is no parameter; "
             f"add {unknown[0]} to the stub, or drop the placeholder"
         )
+    order = _picking(statement.parameters)
     if key:
-        return _page_ordering(result, signature, statement)
-    return _picking(statement.parameters)
+        order = _page_ordering(result, signature, statement)
+    return _unset_as_null(order, signature)
+
+
+def _unset_as_null(order: Order, signature: Signature) -> Order:
+    unset = [name for name, hint in signature.hints.items() if may_be_unset(hint)]
+    if not unset:
+        return order
+
+    def with_nulls(values: dict[str, Any]) -> tuple[Any, ...]:
+        for name in unset:
+            values[given(name)] = values[name] is not UNSET
+            if values[name] is UNSET:
+                values[name] = None
+        return order(values)
+
+    return with_nulls
+
+
+def given(name: str) -> str:
+    """The placeholder that says whether a parameter which may be null was given at all."""
+    return f"{name}_given"
 
 
 def _page_ordering(result: _Result, signature: Signature, statement: Statement) -> Order:

@@ -1,6 +1,7 @@
 """A function's signature as a contract: what it admits, checked before the function runs."""
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -11,7 +12,7 @@ from pydantic_core import SchemaValidator
 from pydantic_core import core_schema as cs
 
 from .errors import InvalidArgumentError
-from .types import first_fault
+from .types import Unset, first_fault
 
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
@@ -94,6 +95,15 @@ class Signature:
                     f"{parameter.name} is not keyword only; write 'db: Executor, /, *, ...'"
                 )
         return {parameter.name: parameter for parameter in rest}
+
+
+def may_be_unset(hint: Any) -> bool:
+    return Unset in typing.get_args(hint)
+
+
+def tells_unset_from_null(hint: Any) -> bool:
+    """Whether UNSET and None are two things here: then a statement needs to be told which it is."""
+    return {Unset, types.NoneType} <= {*typing.get_args(hint)}
 
 
 _schemas: dict[Any, cs.CoreSchema] = {}

@@ -1,4 +1,4 @@
-"""The parameter types of every function, and Row and Input, the bases of all models.
+"""The parameter types of every function, UNSET, and Row and Input, the bases of all models.
 
 A signature is a contract: `@query` and `@validated` refuse, before anything is sent, what these
 aliases do not admit, and `catbird-db check` proves that they fit the SQL.
@@ -6,11 +6,28 @@ aliases do not admit, and `catbird-db check` proves that they fit the SQL.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from .errors import InvalidArgumentError
+
+
+class Unset(Enum):
+    """The type of `UNSET`, to be written in an annotation: ``title: Title | None | Unset = UNSET``."""
+
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return self.value
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNSET: Final = Unset.UNSET
+"""Not given: a field stays as it is, where None would clear it."""
 
 INT8_MAX = 2**63 - 1
 MAX_BYTES = 16 * 2**20
@@ -34,6 +51,16 @@ MessageId = Annotated[str, StringConstraints(min_length=1, max_length=255, patte
 """The sender's own id of a message, unique in its conversation; sending it again is a retry."""
 
 Title = Annotated[str, StringConstraints(max_length=1000, pattern=_TEXT)]
+
+ItemName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=_TEXT),
+]
+
+ItemDescription = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=1000, pattern=_TEXT)
+]
+"""Empty once it is trimmed, it is none."""
 
 Limit = Annotated[int, Field(ge=1, le=500)]
 """Rows of one page."""

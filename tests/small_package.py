@@ -9,7 +9,7 @@ IMPORTS = """\
 from catbird_db.pagination import Page
 from catbird_db.pool import Executor
 from catbird_db.query import query
-from catbird_db.types import Cursor, Limit, Row
+from catbird_db.types import Cursor, Limit, Row, Unset
 """
 
 

@@ -234,7 +234,7 @@ async def test_a_server_that_is_away_says_what_to_do(minimum: int) -> None:
 async def test_a_connection_lost_later_is_not_told_as_a_server_that_was_away(
     catbird_database_url: str,
 ) -> None:
-    with pytest.raises(DatabaseConnectionError, match="^mine$"):
+    with pytest.raises(DatabaseConnectionError, match=r"^mine$"):
         async with open_database(Settings(database_url=catbird_database_url)):
             raise DatabaseConnectionError("mine")
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import psycopg
@@ -408,12 +409,14 @@ ARGUMENTS: dict[str, Any] = {
     "expires_at": datetime(2100, 1, 1, tzinfo=UTC),
     "from_epoch": 0,
     "increment": 1,
+    "item_id": UUID(int=1),
     "key_data": b"key package",
     "key_package_ref": b"ref",
     "member_did": "did:plc:alice",
     "member_dids": ["did:plc:bob"],
     "message_id": "message",
     "messages": [NewMessage(ciphertext=b"ciphertext")],
+    "name": "item",
     "new_epoch": 1,
     "packages": [
         NewKeyPackage(cipher_suite=1, key_data=b"key", expires_at=datetime(2100, 1, 1, tzinfo=UTC))
@@ -488,9 +491,7 @@ async def test_every_function_says_that_its_connection_was_killed(
 ) -> None:
     """While it waits for a lock on every table: not idle, so the statement was sent."""
     functions = domain_functions()
-    tables = (
-        "conversations, members, messages, key_packages, welcomes, welcome_recipients, group_infos"
-    )
+    tables = "conversations, members, messages, key_packages, welcomes, welcome_recipients, group_infos, items"
     many = {**catbird_settings.model_dump(), "db_pool_max_size": len(functions) + 1}
     kill = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

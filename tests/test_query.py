@@ -29,6 +29,7 @@ STUBS = '''\
 from typing import Literal
 
 from catbird_db.errors import NotAMemberError
+from catbird_db.types import UNSET, Text, Unset
 
 
 class Thing(Row, frozen=True):
@@ -95,6 +96,18 @@ async def rename_things(db: Executor, /, *, name: str, ids: list[int]) -> int: .
 
 @query
 async def delete_thing(db: Executor, /, *, id: int) -> bool: ...
+
+
+@query
+async def change_thing(
+    db: Executor, /, *, id: int, name: str | Unset = UNSET, note: Text | None | Unset = UNSET
+) -> bool: ...
+
+
+@query
+async def page_named(
+    db: Executor, /, *, name: str | Unset = UNSET, limit: Limit = 2, cursor: Cursor | None = None
+) -> Page[Thing]: ...
 
 
 @query
@@ -199,6 +212,19 @@ UPDATE things AS t SET name = :name WHERE t.id = ANY (:ids::int[]);
 -- name: delete_thing :rows
 DELETE FROM things AS t WHERE t.id = :id;
 
+-- name: change_thing :rows
+UPDATE things AS t
+   SET name = coalesce(:name, t.name), note = CASE WHEN :note_given THEN :note::text ELSE t.note END
+ WHERE t.id = :id;
+
+-- name: page_named :page
+-- key: id
+SELECT t.id, t.name
+  FROM things AS t
+ WHERE t.name = coalesce(:name, t.name) AND t.id > coalesce(:cursor_id::int, 0)
+ ORDER BY t.id
+ LIMIT :limit;
+
 -- name: add_thing :exec
 INSERT INTO things (id, name) VALUES (:id, :name);
 
@@ -265,7 +291,7 @@ async def pool(catbird_pool: Pool) -> Pool:
     async with catbird_pool.connection() as connection:
         await connection.execute(
             f"""
-            CREATE TABLE things (id int PRIMARY KEY, name text NOT NULL);
+            CREATE TABLE things (id int PRIMARY KEY, name text NOT NULL, note text);
             INSERT INTO things VALUES (1, 'one'), (2, 'two'), (3, '{SECRET}'), (4, 'null'), (5, 'one');
             CREATE TABLE owners (owner text PRIMARY KEY, ids int[]);
             INSERT INTO owners VALUES ('some', '{{1,2,3}}'), ('none', '{{}}')
@@ -358,6 +384,41 @@ async def test_rows_is_how_many_or_whether(modes: ModuleType, pool: Pool) -> Non
         assert (count, type(count)) == (changed, int)
     assert await modes.delete_thing(pool, id=1) is True
     assert await modes.delete_thing(pool, id=1) is False
+
+
+async def test_what_is_unset_stays_and_what_is_null_is_cleared(
+    modes: ModuleType, pool: Pool
+) -> None:
+    async def note() -> str | None:
+        async with pool.connection() as connection:
+            return await connection.fetchval("SELECT t.note FROM things AS t WHERE t.id = 1")
+
+    assert await modes.change_thing(pool, id=1, note="noted") is True
+    assert (await modes.get_thing(pool, id=1)).name == "one"
+    assert await note() == "noted"
+    await modes.change_thing(pool, id=1, name="first")
+    assert (await modes.get_thing(pool, id=1)).name == "first"
+    assert await note() == "noted"
+    await modes.change_thing(pool, id=1, note=None)
+    assert await note() is None
+    with pytest.raises(InvalidArgumentError, match="name"):
+        await modes.change_thing(pool, id=1, name=None)
+    with pytest.raises(InvalidArgumentError, match="note"):
+        await modes.change_thing(pool, id=1, note="\0")
+
+
+async def test_a_page_may_be_narrowed_by_what_may_be_unset(modes: ModuleType, pool: Pool) -> None:
+    first = await modes.page_named(pool, name="one", limit=1)
+    assert [thing.id for thing in first.items] == [1]
+    rest = await modes.page_named(pool, name="one", limit=5, cursor=first.next_cursor)
+    assert [thing.id for thing in rest.items] == [5]
+    assert len((await modes.page_named(pool, limit=500)).items) == 5
+
+
+def test_unset_reads_well_in_a_signature_and_is_false(modes: ModuleType) -> None:
+    parameter = inspect.signature(modes.change_thing).parameters["note"]
+    assert str(parameter).endswith(" = UNSET")
+    assert not catbird_db.UNSET
 
 
 async def test_exec_returns_none(modes: ModuleType, pool: Pool) -> None:

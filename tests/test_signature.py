@@ -82,6 +82,10 @@ WRONG: dict[str, tuple[str, str | None]] = {
     "a placeholder that is no parameter": (GET, GET_SQL.replace(":id", ":thing_id AND :id > 0")),
     "a parameter that is no placeholder": (GET.replace("id: int", "id: int, owner: str"), GET_SQL),
     "neither": (GET.replace("id: int", "idd: int"), GET_SQL),
+    "a parameter that may be unset or null, and no placeholder that tells": (
+        GET.replace("id: int", "id: int | None | Unset"),
+        GET_SQL,
+    ),
     # mode and return annotation
     ":one of an optional": mode("one", "Thing | None"),
     ":one of a list": mode("one", "list[Thing]"),

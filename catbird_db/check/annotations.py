@@ -14,7 +14,9 @@ from pydantic import AwareDatetime, JsonValue
 from pydantic.fields import FieldInfo
 
 from ..pagination import Page
-from ..query import Bound
+from ..query import Bound, given
+from ..signature import tells_unset_from_null
+from ..types import Unset
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,11 @@ _PLAIN = (bool, int, float, str, bytes, Decimal, UUID, datetime, date, time, tim
 
 def claims(bound: Bound) -> dict[str, Claim | None]:
     """For each placeholder of a statement, what is sent for it; None where that cannot be told."""
-    found = {name: claim(hint) for name, hint in bound.signature.hints.items()}
+    hints = bound.signature.hints
+    found = {name: claim(hint) for name, hint in hints.items()}
+    found |= {
+        given(name): Claim(bool) for name, hint in hints.items() if tells_unset_from_null(hint)
+    }
     if bound.statement.key:
         for name, hint in _cursor_hints(bound).items():
             of_row = claim(hint)
@@ -67,7 +73,9 @@ def claim(hint: Any) -> Claim | None:
     if origin is Annotated:
         return _narrowed(claim(arguments[0]), arguments[1:])
     if origin in (Union, types.UnionType):
-        rest = [one for one in arguments if one is not types.NoneType]
+        rest = [
+            one for one in arguments if one not in (types.NoneType, Unset)
+        ]  # both are sent as NULL
         found = claim(rest[0]) if len(rest) == 1 else None
         return found and replace(found, optional=len(rest) < len(arguments))
     if origin is Literal:

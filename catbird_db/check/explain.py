@@ -10,6 +10,8 @@ from psycopg import sql
 
 from ..errors import InvalidArgumentError
 from ..query import Bound, bound
+from ..query import given as given_name
+from ..types import UNSET
 from .annotations import claims
 from .database import Connection, describe
 from .plan import explained, nodes, prepared
@@ -46,7 +48,7 @@ def missing_arguments(statement: Bound, given: Mapping[str, str]) -> list[str]:
     return [
         name
         for name in statement.statement.parameters
-        if name not in given and _default(statement, name) is Parameter.empty
+        if name not in given and _default(statement, name, given) is Parameter.empty
     ]
 
 
@@ -79,17 +81,20 @@ def explain(connection: Connection, statement: Bound, given: Mapping[str, str]) 
     return "\n".join([*head, "", *lines])
 
 
-def _default(statement: Bound, name: str) -> Any:
+def _default(statement: Bound, name: str, given: Mapping[str, str]) -> Any:
     parameter = statement.signature.parameters.get(name)
+    for one in statement.signature.parameters:
+        if name == given_name(one):
+            return one in given
     if parameter is not None and parameter.default is not Parameter.empty:
-        return parameter.default
+        return None if parameter.default is UNSET else parameter.default
     claim = claims(statement)[name]
     return None if claim and claim.optional else Parameter.empty
 
 
 def _text(statement: Bound, name: str, type_name: str, given: Mapping[str, str]) -> str | None:
     if name not in given:
-        default = _default(statement, name)
+        default = _default(statement, name, given)
         return None if default is None else str(default)
     value = given[name]
     return f"{{{value}}}" if type_name.endswith("[]") and not value.startswith("{") else value

@@ -169,7 +169,7 @@ def _meaning(node: ast.expr | None, aliases: Mapping[str, ast.expr]) -> str | No
         case ast.Name(id=name) if name not in _PLAIN:
             listed = _element(aliases.get(name))
             return name if listed is None else _meaning(listed, aliases)
-        case ast.BinOp(left=left, right=ast.Constant(value=None)):
+        case ast.BinOp(left=left, right=ast.Constant(value=None) | ast.Name(id="Unset")):
             return _meaning(left, aliases)
         case ast.Subscript():
             return _meaning(_element(node), aliases)

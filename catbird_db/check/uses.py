@@ -105,6 +105,9 @@ class _Names:
         elif is_a(value, ast.A_ArrayExpr):
             for one in value.elements or ():
                 yield from self._parameters(one, seen)
+        elif is_a(value, ast.CaseExpr):
+            for one in (*(when.result for when in value.args), value.defresult):
+                yield from self._parameters(one, seen)
         elif is_a(value, ast.ColumnRef) and _qualified(value) not in seen:
             alias, name = _qualified(value)
             seen.add((alias, name))

@@ -16,6 +16,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import pytest
 from actors import converse, stored
@@ -39,6 +40,7 @@ from catbird_db import (
     consume_key_package,
     consume_key_packages,
     create_conversation,
+    create_item,
     create_message,
     create_messages,
     delete_key_packages,
@@ -153,6 +155,9 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "title": ("Climbing", text(1000)),
     **dict.fromkeys(["limit", "limit_per_conversation"], (10, LIMIT)),
     "cursor": (None, ["", *text(8192), SECRET, "czNjcjN0", "bnVsbA"]),
+    "item_id": (UUID(int=FIGURES), [*NO_TEXT, SECRET, str(UUID(int=FIGURES))]),
+    "name": ("Rope", ["", "  ", *text(255)]),
+    "description": ("60 m", text(1000)),
     **dict.fromkeys(["epoch", "expected_epoch", "from_epoch"], (0, EPOCH)),
     "new_epoch": (1, EPOCH),
     "epoch_window": (0, SEQ),
@@ -162,7 +167,7 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     **dict.fromkeys(["commit", "ciphertext", "group_info", "key_data", "data"], (b"x", BYTES)),
     "key_package_ref": (b"x", [SECRET.encode() * 11, *NO_BYTES]),
     "expires_at": (SOON, NO_TIME),
-    **dict.fromkeys(["last_resort", "external"], (False, NO_BOOL)),
+    **dict.fromkeys(["last_resort", "external", "with_total"], (False, NO_BOOL)),
     "message_type": ("app", ["commit", "", SECRET, "app\0", "\ud800", *NO_TEXT]),
     "messages": ([MESSAGE], [[], *list_of(MESSAGE, 1000, PACKAGE, SECRET)]),
     "packages": ([PACKAGE], list_of(PACKAGE, 1000, MESSAGE, SECRET)),
@@ -291,7 +296,7 @@ async def test_what_is_missing_unknown_or_not_by_keyword_is_a_type_error(
             await function(watched, **good, surprise=SECRET)
         assert SECRET not in told(unknown.value)
         with pytest.raises(TypeError):
-            await function(watched, *good.values())
+            await function(watched, *(good.values() or [SECRET]))
         with pytest.raises(TypeError):
             await function(**good)
     assert seen == []
@@ -410,6 +415,7 @@ async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
         *(await list_pending_welcomes(catbird_pool, recipient_did=BOB)).items,
         await get_message(catbird_pool, convo_id="c", message_id="m", reader_did=BOB),
         *await list_new_messages(catbird_pool, reader_did=BOB, positions={"c": 0}),
+        await create_item(catbird_pool, name="x"),
     ]
     returned = {model for model in MODELS.values() if not issubclass(model, Input)}
     health = catbird_db.Health if hasattr(catbird_db, "Health") else None

@@ -17,7 +17,17 @@ from catbird_db.check import parameters
 from catbird_db.check.database import examine
 from catbird_db.check.finding import Finding
 from catbird_db.query import Bound, bound
-from catbird_db.types import CipherSuite, ConvoId, Did, Epoch, MessageType, SentType, Timestamp
+from catbird_db.types import (
+    CipherSuite,
+    ConvoId,
+    Did,
+    Epoch,
+    MessageType,
+    SentType,
+    Timestamp,
+    Title,
+    Unset,
+)
 
 SMALL = Annotated[int, Field(ge=0, le=32767)]
 
@@ -79,6 +89,24 @@ TYPES = [
     ("elements out of range", "SELECT unnest(:x::smallint[])", list[CipherSuite], "and smallint takes"),
     ("one of two types", "SELECT :x::text", str | int, "does not say what is sent"),
     ("anything", "SELECT :x::text", Any, "does not say what is sent"),
+    (
+        "unset for a column that is never null",
+        "UPDATE conversations AS c SET last_seq = :x WHERE c.id = 'c'",
+        Epoch | Unset,
+        "last_seq is NOT NULL",
+    ),
+    (
+        "an alias wider than smallint, or unset",
+        "SELECT coalesce(:x::smallint, 1)",
+        CipherSuite | None | Unset,
+        "1 to 65535 is admitted",
+    ),
+    (
+        "a smaller column, by CASE",
+        "UPDATE key_packages AS k SET cipher_suite = CASE WHEN k.last_resort THEN :x::bigint ELSE 1 END WHERE k.did = 'd'",
+        Epoch,
+        "key_packages.cipher_suite: 0 to 9223372036854775806 is admitted",
+    ),
     ("an Enum that the driver does not send", "SELECT :x::text", Plain, "does not say what is sent"),
 ]  # fmt: skip
 
@@ -112,6 +140,16 @@ FITTING = [
     ("jsonb", "SELECT :x::jsonb", dict[str, Any]),
     ("jsonb as text", "SELECT :x::jsonb", str),
     ("an IntEnum", "SELECT :x::bigint", Size),
+    (
+        "what is unset or null",
+        "UPDATE conversations AS c SET title = CASE WHEN :x_given THEN :x::text ELSE c.title END WHERE c.id = 'c'",
+        Title | None | Unset,
+    ),
+    (
+        "what is unset and never null",
+        "UPDATE conversations AS c SET last_seq = coalesce(:x, c.last_seq) WHERE c.id = 'c'",
+        Epoch | Unset,
+    ),
 ]  # fmt: skip
 
 
