@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 import asyncpg
 
 __all__ = [
+    "BackupError",
     "ConflictError",
     "ConstraintError",
     "DatabaseConnectionError",
@@ -76,6 +77,10 @@ class DestructiveMigrationError(QueryError):
     def __init__(self, message: str, *, losses: dict[str, str], query: str | None = None) -> None:
         super().__init__(message, query=query)
         self.losses = losses
+
+
+class BackupError(QueryError):
+    """A table cannot be backed up, or its backup is not what was put into it; nothing was changed."""
 
 
 class NotFoundError(DatabaseError):

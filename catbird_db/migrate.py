@@ -10,7 +10,7 @@ import getpass
 import glob
 import os
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +18,7 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from . import destructive
 from .errors import (
     BY_SQLSTATE,
     DatabaseConnectionError,
@@ -121,31 +122,57 @@ def apply(
     database_url: str,
     *,
     directory: Path | None = None,
+    allow_destructive: Collection[str] = (),
     on_step: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Apply what is pending and return the ids applied now.
 
     Each migration is one transaction (unless it says ``-- transactional: false``): one that fails,
     or is killed, leaves the database as it was before it. Waits while another process migrates.
+    Before the first of them runs, all that ask before they destroy (`catbird_db.destructive`) are asked.
 
     Args:
         database_url: a role that may create tables.
         directory: the migrations; the shipped ones by default.
+        allow_destructive: ids of migrations that may lose data.
         on_step: called with each id before it is applied.
 
     Raises:
         DatabaseConnectionError: the URL is wrong, or the server cannot be reached.
+        InvalidArgumentError: ``allow_destructive`` has an id that is none of the folder's.
+        DestructiveMigrationError: one would lose data and is not named; nothing was applied.
         QueryError: a migration failed; says file, line and SQLSTATE. Those before it stay applied.
     """
     directory = directory or migrations_dir()
     applied: list[str] = []
     with _errors_translated(), _alone(database_url) as backend:
-        for migration in backend.to_apply(_read(directory)):
+        pending = list(backend.to_apply(_read(directory)))
+        _look_ahead(backend, pending, allow_destructive, _ids(directory))
+        for migration in pending:
             if on_step:
                 on_step(migration.id)
-            _run(backend, migration, "apply")
+            _run(backend, migration, "apply", may_destroy=migration.id in allow_destructive)
             applied.append(migration.id)
     return applied
+
+
+def _look_ahead(
+    backend: _Backend, pending: list[_Migration], allowed: Collection[str], known: list[str]
+) -> None:
+    if unknown := [id for id in allowed if id not in known]:
+        raise InvalidArgumentError(f"allow_destructive: there is no migration {unknown[0]}")
+    for migration in pending:
+        destructive.refuse_guard_without_transaction(migration)
+    if not _recorded(backend.connection):
+        return  # nothing of ours is there yet; what the first ones make, each still asks for
+    losses = {
+        migration.id: lost
+        for migration in pending
+        if migration.id not in allowed
+        and (lost := destructive.find_losses(backend.connection, migration))
+    }
+    if losses:
+        raise destructive.refusal(losses)
 
 
 def rollback(
@@ -200,19 +227,29 @@ def _refuse_what_cannot_be_undone(
     for migration in chosen:
         if not _file(migration, "rollback").exists():
             raise QueryError(f"{migration.id} has no {migration.id}.rollback.sql")
+        if _is_python(migration) and any(
+            step._rollback is None for step in destructive.steps_of(migration)
+        ):
+            raise QueryError(f"{migration.id} has a step without a rollback")
 
 
 # Files.
 
 
 def _ids(directory: Path) -> list[str]:
-    names = {file.stem for file in directory.glob("*.sql")}
+    names = {file.stem for file in directory.iterdir() if file.suffix in (".sql", ".py")}
     return sorted(name for name in names if not name.endswith(".rollback"))
 
 
 def _file(migration: _Migration, direction: _Direction) -> Path:
     path = Path(str(migration.path))
-    return path if direction == "apply" else path.with_suffix(".rollback.sql")
+    if direction == "apply" or _is_python(migration):
+        return path
+    return path.with_suffix(".rollback.sql")
+
+
+def _is_python(migration: _Migration) -> bool:
+    return Path(str(migration.path)).suffix == ".py"
 
 
 def _read(directory: Path) -> Iterable[_Migration]:
@@ -339,7 +376,9 @@ def _yoyo_is_at_work(lock: "psycopg.Connection[Any]", backend: _Backend) -> bool
     return other_sessions.rowcount > 0
 
 
-def _run(backend: _Backend, migration: _Migration, direction: _Direction) -> None:
+def _run(
+    backend: _Backend, migration: _Migration, direction: _Direction, *, may_destroy: bool = False
+) -> None:
     """Run a migration and record it, in one transaction, in a session of its own."""
     import psycopg
 
@@ -348,6 +387,10 @@ def _run(backend: _Backend, migration: _Migration, direction: _Direction) -> Non
     migration.load()
     with backend.copy() as session:
         session.connection.cursor_factory = _cursor_that_tells(failed)
+        if may_destroy:
+            session.connection.execute(
+                "SELECT set_config(%s, %s, false)", [destructive.SETTING, migration.id]
+            )
         try:
             if migration.use_transactions:
                 with session.transaction():
@@ -358,6 +401,9 @@ def _run(backend: _Backend, migration: _Migration, direction: _Direction) -> Non
                 with session.transaction():
                     _record(session, migration, direction)
         except psycopg.Error as error:
+            if failed and destructive.is_refusal(error, failed[0]):
+                lost = error.diag.message_primary or "data"
+                raise destructive.refusal({migration.id: lost}) from None
             file = _file(migration, direction)
             raise _translate(error, _place(file, failed, error), migration.id) from None
 

@@ -20,6 +20,7 @@ import pglast
 from pglast import enums
 
 from ..catalog import schema_snapshot
+from ..destructive import SETTING
 from ..errors import QueryError
 from ..migrate import apply, rollback, status
 from .database import Connection, connect
@@ -192,8 +193,6 @@ def is_migrated(database_url: str, directories: Sequence[Path]) -> bool:
 # ---- destructive
 
 
-GUARD_SETTING = "catbird.allow_destructive"
-
 _DROPS = {
     enums.ObjectType.OBJECT_TABLE: "TABLE",
     enums.ObjectType.OBJECT_MATVIEW: "MATERIALIZED VIEW",
@@ -227,7 +226,7 @@ def _destructive(files: Sequence[File]) -> Iterator[Finding]:
                     message = f"{what}, and asks nobody"
                     mend = (
                         "a DO block above it that raises unless"
-                        f" current_setting('{GUARD_SETTING}', true) is '{file.path.stem}'"
+                        f" current_setting('{SETTING}', true) is '{file.path.stem}'"
                     )
                     yield file.at(raw.stmt_location, "destructive", message, mend, len(text))
             _remember(raw.stmt, types)
@@ -238,7 +237,7 @@ def _is_guard(statement: Any, migration: str) -> bool:
     if kind_of_node(statement) != "DoStmt":
         return False
     body = _body(statement)
-    asks = f"current_setting('{GUARD_SETTING}'" in body and f"'{migration}'" in body
+    asks = f"current_setting('{SETTING}'" in body and f"'{migration}'" in body
     return asks and "raise exception" in body.lower()
 
 
