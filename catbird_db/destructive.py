@@ -170,8 +170,7 @@ def _refuse_without_transaction(connection: "psycopg.Connection[Any]", migration
 
 
 def _allowed(connection: "psycopg.Connection[Any]") -> str | None:
-    row = connection.execute("SELECT current_setting(%s, true)", [SETTING]).fetchone()
-    return row[0] if row else None
+    return _value(connection, "SELECT current_setting(%s, true)", SETTING)
 
 
 def _count(connection: "psycopg.Connection[Any]", loss: Loss, mode: str) -> str | None:
@@ -179,32 +178,27 @@ def _count(connection: "psycopg.Connection[Any]", loss: Loss, mode: str) -> str 
     found: list[str] = []
     for name in loss.tables:
         table = _locked(connection, name, mode)
-        if rows := _number(connection, f"SELECT count(*) FROM {table}"):
+        if rows := _value(connection, f"SELECT count(*) FROM {table}"):
             found.append(f"{rows:,} rows of {table}")
     for name in loss.columns:
         of, _, column = name.rpartition(".")
         table = _locked(connection, of, mode)
-        if values := _number(connection, f"SELECT count({_quoted(column)}) FROM {table}"):
+        column = _value(connection, "SELECT quote_ident(%s)", column)
+        if values := _value(connection, f"SELECT count({column}) FROM {table}"):
             found.append(f"{values:,} values of {table}.{column}")
     return " and ".join(found) or None
 
 
 def _locked(connection: "psycopg.Connection[Any]", name: str, mode: str) -> str:
-    row = connection.execute("SELECT to_regclass(%s)::text", [name]).fetchone()
-    if row is None or row[0] is None:
+    table = _value(connection, "SELECT to_regclass(%s)::text", name)
+    if table is None:
         raise QueryError(f"there is no table {name}: what would be lost cannot be counted")
-    connection.execute(f"LOCK TABLE {row[0]} IN {mode} MODE")  # type: ignore[arg-type]
-    return row[0]
+    connection.execute(f"LOCK TABLE {table} IN {mode} MODE")  # type: ignore[arg-type]
+    return table
 
 
-def _number(connection: "psycopg.Connection[Any]", query: str) -> int:
-    row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+def _value(connection: "psycopg.Connection[Any]", query: str, *values: str) -> Any:
+    row = connection.execute(query, values).fetchone()  # type: ignore[arg-type]
     if row is None:
-        raise QueryError("a count gave no row")
+        raise QueryError("a question for one value gave no row")
     return row[0]
-
-
-def _quoted(name: str) -> str:
-    from psycopg import sql
-
-    return sql.Identifier(name).as_string(None)

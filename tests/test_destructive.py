@@ -13,7 +13,12 @@ import pytest
 from test_migrate import ROOT, eventually, execute, snapshot, waits_for_a_lock
 
 from catbird_db import migrate
-from catbird_db.errors import DestructiveMigrationError, InvalidArgumentError, QueryError
+from catbird_db.errors import (
+    BackupError,
+    DestructiveMigrationError,
+    InvalidArgumentError,
+    QueryError,
+)
 
 SQL, PYTHON = "0002_drop_notes", "0003_drop_tags"
 
@@ -343,6 +348,59 @@ def test_a_failing_step_keeps_what_it_was_to_destroy(url: str, folder: Path) -> 
         migrate.apply(url, directory=folder, allow_destructive=[SQL, PYTHON])
     assert "table tags" in snapshot(url)
     assert applied(url, folder)[-1] == SQL
+
+
+# With a backup.
+
+BACKED_UP = """
+# read: by this test; it loses all tags, and keeps a backup of them for 30 days
+from catbird_db.backup import backup_table, list_backups, restore_backup
+from catbird_db.destructive import destructive_step
+
+def contract(connection):
+    backup_table(connection, "tags")
+    connection.execute("DROP TABLE tags")
+
+def expand(connection):
+    restore_backup(connection, list_backups(connection)[-1].name)
+
+destructive_step(contract, expand, migration="0003_drop_tags", tables=["tags"])
+"""
+
+
+@pytest.mark.parametrize("by", ["yoyo", "catbird-db"])
+def test_a_migration_backs_up_what_it_drops_and_its_rollback_brings_it_back(
+    url: str, folder: Path, by: str
+) -> None:
+    def tags() -> list[tuple[object, ...]]:
+        with psycopg.connect(url) as connection:
+            return connection.execute("SELECT * FROM tags ORDER BY id").fetchall()
+
+    for each in [*folder.glob("000[14]_[mz]*"), folder / f"{SQL}.sql"]:
+        each.unlink()
+    (folder / f"{PYTHON}.py").write_text(BACKED_UP)
+    schema, before = snapshot(url), tags()
+    if by == "yoyo":
+        assert yoyo(url, folder).returncode != 0
+        assert "table tags" in snapshot(url)
+        assert yoyo(url, folder, allow=PYTHON).returncode == 0
+    else:
+        migrate.apply(url, directory=folder, allow_destructive=[PYTHON])
+    assert "table tags" not in snapshot(url)
+    migrate.rollback(url, directory=folder)
+    assert snapshot(url) == schema and tags() == before
+
+
+def test_a_backup_that_fails_keeps_the_table(url: str, folder: Path) -> None:
+    (folder / f"{SQL}.sql").unlink()
+    (folder / f"{PYTHON}.py").write_text(BACKED_UP)
+    execute(url, "CREATE VIEW newest AS SELECT max(id) FROM tags")
+    with pytest.raises(BackupError, match="cannot be backed up"):
+        migrate.apply(url, directory=folder, allow_destructive=[PYTHON])
+    assert "table tags" in snapshot(url)
+    refused = yoyo(url, folder, allow=PYTHON)
+    assert refused.returncode != 0 and "cannot be backed up" in refused.stderr
+    assert "table tags" in snapshot(url) and PYTHON not in applied(url, folder)
 
 
 # Python migrations are migrations.

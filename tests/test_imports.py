@@ -23,7 +23,7 @@ LAYERS = [
     {"errors", "sqlfile"},
     {"config", "types"},
     {"pagination"},
-    {"destructive", "catalog"},
+    {"destructive", "catalog", "definition"},
     {"backup"},
     {"pool", "signature", "migrate", "embedded"},
     {"query"},
