@@ -9,7 +9,7 @@ by catalog, in a savepoint that is rolled back. What cannot be given back is not
 Each function takes psycopg's connection, as a migration in Python gets it.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -277,23 +277,29 @@ def _run(connection: "psycopg.Connection[Any]", statements: list[str]) -> None:
 
 
 def _measure(connection: "psycopg.Connection[Any]", table: str) -> tuple[int, str]:
-    row: Any = connection.execute(_CHECKSUM.format(table=table)).fetchone()  # type: ignore[arg-type]
-    if row is None:
-        raise BackupError(f"{table} was not counted")
-    return row[0], row[1]
+    count, checksum = _one(connection, _CHECKSUM.format(table=table))
+    return count, checksum
 
 
 def _new_name(connection: "psycopg.Connection[Any]", oid: int) -> str:
     """``table_20261120T214500_123456``: what it is of, and when it was taken (UTC)."""
-    row = connection.execute(
-        "SELECT c.relname, clock_timestamp() AT TIME ZONE 'UTC' FROM pg_class AS c WHERE c.oid = %s",
+    name, now = _one(
+        connection,
+        "SELECT replace(c.relname, '\"', ''), clock_timestamp() AT TIME ZONE 'UTC'"
+        "  FROM pg_class AS c WHERE c.oid = %s",
         [oid],
-    ).fetchone()
+    )
+    beginning = name.encode()[:38].decode(errors="ignore")  # of the 63 bytes that a name may have
+    return f"{beginning}_{now:%Y%m%dT%H%M%S_%f}"
+
+
+def _one(
+    connection: "psycopg.Connection[Any]", query: str, values: Sequence[object] | None = None
+) -> Any:
+    row = connection.execute(query, values).fetchone()  # type: ignore[arg-type]
     if row is None:
-        raise BackupError("the table is gone")
-    relname: str = row[0]
-    table = relname.replace('"', "").encode()[:38].decode(errors="ignore")
-    return f"{table}_{row[1]:%Y%m%dT%H%M%S_%f}"
+        raise BackupError("a question for one row gave none")
+    return row
 
 
 def _find(
