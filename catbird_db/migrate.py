@@ -36,6 +36,7 @@ if (
 __all__ = [
     "MigrationStatus",
     "apply",
+    "connection_parameters",
     "migrations_dir",
     "rollback",
     "shipped_migrations",
@@ -268,11 +269,15 @@ def _yoyo(module: str) -> Any:
 def _connect(database_url: str) -> "psycopg.Connection[Any]":
     import psycopg
 
-    return psycopg.connect(**_parameters(database_url))
+    return psycopg.connect(**connection_parameters(database_url))
 
 
-def _parameters(database_url: str) -> dict[str, Any]:
-    """libpq's parameters; no message quotes the URL, which holds the password."""
+def connection_parameters(database_url: str) -> dict[str, Any]:
+    """libpq's parameters of a URL; no message quotes the URL, which holds the password.
+
+    Raises:
+        DatabaseConnectionError: it is no PostgreSQL URL.
+    """
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
@@ -317,7 +322,7 @@ def _alone(database_url: str) -> Generator[_Backend]:
             " 'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
         )
         lock.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
-        parameters = _parameters(database_url)
+        parameters = connection_parameters(database_url)
         uri = _yoyo("connections").DatabaseURI(
             "", None, None, None, None, parameters.pop("dbname", None), parameters
         )

@@ -31,6 +31,8 @@ LAYERS = [
     {"database"},
     {""},  # catbird_db itself, the public face
     {"check", "demo", "testing"},
+    {"terminal"},
+    {"storage_commands"},
     {"cli"},
     {"__main__"},
 ]
