@@ -218,27 +218,28 @@ def _destructive(files: Sequence[File]) -> Iterator[Finding]:
         guarded = False
         for raw in statements:
             if _is_guard(raw.stmt, file.path.stem):
-                guarded = True
+                guarded = not _OWN_TRANSACTION.search(file.text)  # where no lock would outlast it
                 continue
             for what in _destroys(raw.stmt, types):
                 if not guarded:
                     text = file.text[raw.stmt_location :].partition("\n")[0]
                     message = f"{what}, and asks nobody"
                     mend = (
-                        "a DO block above it that raises unless"
-                        f" current_setting('{SETTING}', true) is '{file.path.stem}'"
+                        "a DO block above it, in the same transaction, that locks the table, counts"
+                        f" what would be lost, and raises unless current_setting('{SETTING}', true) is '{file.path.stem}'"
                     )
                     yield file.at(raw.stmt_location, "destructive", message, mend, len(text))
             _remember(raw.stmt, types)
 
 
 def _is_guard(statement: Any, migration: str) -> bool:
-    """Whether it stops all but who named this very migration."""
+    """Whether it counts under a lock, and stops all but who named this very migration."""
     if kind_of_node(statement) != "DoStmt":
         return False
     body = _body(statement)
     asks = f"current_setting('{SETTING}'" in body and f"'{migration}'" in body
-    return asks and "raise exception" in body.lower()
+    does = ("lock table", "count(", "raise exception")
+    return asks and all(one in body.lower() for one in does)
 
 
 def _body(statement: Any) -> str:

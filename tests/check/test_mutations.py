@@ -391,9 +391,11 @@ INDEXES = [
 ]  # fmt: skip
 
 GUARD = """
-DO $$ BEGIN
-    IF current_setting('catbird.allow_destructive', true) IS DISTINCT FROM '0004_key_packages' THEN
-        RAISE EXCEPTION 'this loses data';
+DO $$ DECLARE lost bigint; BEGIN
+    LOCK TABLE messages IN ACCESS EXCLUSIVE MODE;
+    SELECT count(*) INTO lost FROM messages;
+    IF lost > 0 AND current_setting('catbird.allow_destructive', true) IS DISTINCT FROM '0004_key_packages' THEN
+        RAISE EXCEPTION 'messages with its % rows', lost;
     END IF;
 END $$;
 """
@@ -412,6 +414,9 @@ FILES = [
     case("destructive", LAST, END, "DO $$ BEGIN EXECUTE 'DROP TABLE messages'; END $$;"),
     case("destructive", LAST, END, "DROP TABLE messages;" + GUARD),
     case("destructive", LAST, END, GUARD.replace("0004", "0003") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, GUARD.replace("count(*)", "0") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, GUARD.replace("    LOCK TABLE messages IN ACCESS EXCLUSIVE MODE;", "") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, "-- transactional: false\n" + GUARD + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "-- squawk-ignore-file ban-drop-table -- a test\n" + GUARD + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "DELETE FROM messages WHERE convo_id = 'c1';"),
     case("squawk", LAST, END, "ALTER TABLE messages ADD COLUMN n integer;"),
