@@ -30,9 +30,17 @@ async def run_examples(page: Path, namespace: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 async def test_every_example_does_what_the_page_says(
-    page: Path, catbird_pool: catbird_db.Pool, catbird_database_url: str
+    page: Path,
+    catbird_pool: catbird_db.Pool,
+    catbird_database_url: str,
+    catbird_empty_database_url: str,
 ) -> None:
-    await run_examples(page, {"pool": catbird_pool, "database_url": catbird_database_url})
+    given = {
+        "pool": catbird_pool,
+        "database_url": catbird_database_url,
+        "empty_database_url": catbird_empty_database_url,
+    }
+    await run_examples(page, given)
 
 
 def test_the_usage_page_shows_every_public_function() -> None:
