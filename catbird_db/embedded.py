@@ -393,11 +393,15 @@ def _make_data(
     """
     new = home / f"{_DATA}.new"
     shutil.rmtree(new, ignore_errors=True)
-    cached = _cached_data(bin_dir, account) if throwaway else None
-    if cached and _copy(cached, new):
-        new.rename(home / _DATA)
-        return
     new.mkdir(mode=0o700)
+    cached = _cached_data(bin_dir, account) if throwaway else None
+    if cached and cached.exists():
+        if _tar("-xpf", cached, new):
+            new.rename(home / _DATA)
+            return
+        cached.unlink(missing_ok=True)
+        shutil.rmtree(new)
+        new.mkdir(mode=0o700)
     if account:
         os.chown(new, account.pw_uid, account.pw_gid)
     settings = [f"--set={name}={value}" for name, value in _THROWAWAY_SETTINGS.items()]
@@ -432,28 +436,24 @@ def _cached_data(bin_dir: Path, account: pwd.struct_passwd | None) -> Path | Non
     made_of = repr((version, _THROWAWAY_SETTINGS, account and account.pw_uid)).encode()
     with contextlib.suppress(RuntimeError):
         folder = _user_folder("XDG_CACHE_HOME", ".cache")
-        return folder / f"data-{hashlib.sha256(made_of).hexdigest()[:16]}"
+        return folder / f"data-{hashlib.sha256(made_of).hexdigest()[:16]}.tar"
     return None
 
 
 def _keep_for_later(data: Path, cached: Path) -> None:
-    """Two that do so at once do no harm: one rename wins. Where it cannot be kept, it is not."""
+    """Two that do so at once do no harm: the last one stays. Where it cannot be kept, it is not."""
     part = cached.with_name(f"{cached.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         cached.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _copy(data, part):
+        if _tar("-cf", part, data):
             part.rename(cached)
-    shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True)
 
 
-def _copy(folder: Path, to: Path) -> bool:
-    """Copy a folder with its owner and modes; False, and nothing, where that cannot be done."""
-    if not folder.exists():
-        return False
-    done = subprocess.run(["cp", "-a", folder, to], capture_output=True, check=False, cwd="/")
-    if done.returncode:
-        shutil.rmtree(to, ignore_errors=True)
-    return not done.returncode
+def _tar(option: str, archive: Path, folder: Path) -> bool:
+    """Pack or unpack a folder; with its owner, where root does it."""
+    command = ["tar", "--numeric-owner", option, archive, "-C", folder, "."]
+    return subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0
 
 
 def _make_socket_dir(home: Path) -> Path:

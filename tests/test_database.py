@@ -54,7 +54,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with short_folder() as folder:
         monkeypatch.setenv("XDG_DATA_HOME", str(folder))
         yield folder / "catbird-db"
-        assert not processes_of(folder)
+        assert eventually(lambda: not processes_of(folder))
 
 
 def run_user(kind: str) -> subprocess.Popen[str]:
@@ -93,6 +93,25 @@ async def test_memory_starts_in_under_two_seconds() -> None:
         async with open_database(MEMORY):
             took.append(time.perf_counter() - begun)
     assert min(took) < 2, took
+
+
+@pytest.mark.parametrize("damage", ["truncated", "rubbish", "not to be written"])
+async def test_memory_starts_though_what_it_would_copy_is_damaged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if damage == "not to be written":
+        (tmp_path / "catbird-db").touch()
+    else:
+        async with open_database(MEMORY):
+            (cached,) = (tmp_path / "catbird-db").iterdir()
+        whole = cached.read_bytes()
+        cached.write_bytes(b"rubbish" if damage == "rubbish" else whole[: len(whole) // 2])
+    async with open_database(MEMORY) as pool:
+        assert (await health_check(pool)).status == "ok"
+    if damage != "not to be written":
+        assert [file.name for file in cached.parent.iterdir()] == [cached.name]
+        assert len(cached.read_bytes()) == len(whole)
 
 
 async def test_memory_is_thrown_away_after_a_kill() -> None:
