@@ -5,6 +5,7 @@ typed call. Whatever the two disagree on is an error at import, with the stub's 
 """
 
 import inspect
+import re
 import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -66,6 +67,7 @@ def _is_check() -> bool:
 
 _drift: list[Drift] | None = [] if _is_check() else None  # None: raise the first
 _at_odds: set[tuple[Path, str]] = set()  # stubs that are there, and not bound
+_unread: dict[Path, set[str]] = {}  # of files with mistakes, the names whose statements are lost
 
 
 @contextmanager
@@ -120,9 +122,11 @@ def _bind_or_report(stub: F, refused: Refusal | None) -> F:
     try:
         return _bind(stub, refused)
     except (StubError, SqlFileError) as error:
-        _report(error)
         package, _, module = stub.__module__.partition(".")
-        _at_odds.add((_sql_path(package, module), stub.__name__))
+        path = _sql_path(package, module)
+        if stub.__name__ not in _unread.get(path, ()):
+            _report(error)
+        _at_odds.add((path, stub.__name__))
         return stub
 
 
@@ -182,6 +186,9 @@ def _load(path: Path, module: str) -> dict[str, Statement]:
         return load(path, module=module)
     statements, mistakes = salvage(path, module=module)
     _drift.extend(mistakes)
+    if mistakes:
+        named = re.findall(r"^--[ \t]*name:[ \t]*(\w+)", path.read_text("utf-8", "replace"), re.M)
+        _unread[path] = set(named) - statements.keys()
     return statements
 
 
@@ -381,7 +388,7 @@ def _run_many(result: _Result, statement: Statement, guarded: bool) -> Run:
         rows = await connection.fetch(sql, *arguments)
         if guarded:
             rows = _behind_guard(rows)
-        return to_models([dict(row) for row in rows])
+        return to_models(_dicts(rows))
 
     return run
 
@@ -396,12 +403,18 @@ def _run_page(result: _Result, statement: Statement, guarded: bool) -> Run:
         if guarded:
             rows = _behind_guard(rows)
         limit = arguments[at_limit] - 1
-        items = to_models([dict(row) for row in rows[:limit]])
+        items = to_models(_dicts(rows[:limit]))
         if len(rows) <= limit:
             return Page(items, None)
         return Page(items, encode([rows[limit - 1][column] for column in key]))
 
     return run
+
+
+def _dicts(rows: list[Any]) -> list[dict[str, Any]]:
+    """As ``dict(row)`` of each, in less time."""
+    names = tuple(rows[0].keys()) if rows else ()
+    return [dict(zip(names, row)) for row in rows]  # noqa: B905 - strict costs all that this saves
 
 
 def _behind_guard(rows: list[Any]) -> list[Any]:

@@ -291,6 +291,7 @@ def render(
 # ---- the header
 
 _NAME_LINE = re.compile(rf"-- name:[ \t]+({_NAME.pattern})(?:[ \t]+:([a-z]+))?[ \t]*")
+_NAME_INSIDE = re.compile(r"^--[ \t]*name[ \t]*:", re.MULTILINE)
 _LIKE_NAME_LINE = re.compile(r"--[ \t]*name[ \t]*(?::|[ \t]\S+[ \t]+:\S+[ \t]*$)")
 _KEY_LINE = re.compile(r"-- ([a-z][a-z-]*):(?:[ \t]+(.*?))?[ \t]*")
 _LIKE_KEY_LINE = re.compile(rf"--[ \t]*({'|'.join(HEADER_KEYS)})[ \t]*:")
@@ -444,6 +445,8 @@ def _sections(text: str) -> Iterator[list[Token]]:
         raise Mistake(0, "the file has a byte order mark; save it as UTF-8 without one")
     section: list[Token] = []
     for token in tokens(text):
+        if token.kind in ("string", "identifier") and _NAME_INSIDE.search(token.text):
+            raise Mistake(token.start, "this runs over the next name line; end it before")
         named = token.kind == "line" and _LIKE_NAME_LINE.match(token.text)
         if named and text[token.start - 1 : token.start] in ("", "\n", "\r"):
             if section:

@@ -232,10 +232,6 @@ def test_a_file_of_comments_has_no_statements(text: str) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT '\n-- name: y :one\n'",
-        "SELECT E'\\'\n-- name: y :one\n'",
-        'SELECT 1 AS "\n-- name: y :one\n"',
-        "SELECT $$\n-- name: y :one\n$$",
         "SELECT /*\n-- name: y :one\n*/ 1",
         "SELECT 1\n  -- name: y :one\n",
         "SELECT 1 -- name: y :one\n",
@@ -243,6 +239,20 @@ def test_a_file_of_comments_has_no_statements(text: str) -> None:
 )
 def test_only_a_comment_at_the_start_of_a_line_opens_a_statement(sql: str) -> None:
     assert list(parse(f"-- name: x :one\n{sql};\n-- name: z :one\nSELECT 1;")) == ["x", "z"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT '\n-- name: y :one\n'",
+        "SELECT E'\\'\n-- name: y :one\n'",
+        'SELECT 1 AS "\n-- name: y :one\n"',
+        "SELECT $$\n-- name: y :one\n$$",
+    ],
+)
+def test_a_string_over_a_name_line_is_one_that_somebody_forgot_to_end(sql: str) -> None:
+    with pytest.raises(SqlFileError, match="runs over the next name line"):
+        parse(f"-- name: x :one\n{sql};\n-- name: z :one\nSELECT 1;")
 
 
 def test_a_statement_has_no_blank_space_around_it() -> None:
@@ -330,6 +340,7 @@ ERRORS = {
     "a name and more": "-- name: x :one :two\nSELECT 1;\n",
     "an unknown mode": "-- name: list_messages :bogus\nSELECT 1;\n",
     "a name twice": X + "SELECT 1;\n\n-- name: y :one\nSELECT 1;\n\n" + X + "SELECT 2;\n",
+    "a string that runs over a name": X + "SELECT 'a;\n\n-- name: y :one\nSELECT 'b';\n",
     # headers
     "an unknown key": X + "-- A comment.\n-- tennant: convo_id\nSELECT 1;\n",
     "a key without a space before": X + "--tenant: convo_id\nSELECT 1;\n",

@@ -22,6 +22,7 @@ __all__ = [
     "get_group_info",
 ]
 
+Ordinal = Annotated[int, Field(ge=1, le=10_000)]
 Dids = Annotated[Sequence[Did], Field(max_length=10_000)]
 
 
@@ -69,7 +70,7 @@ async def apply_commit(
     add_dids: Dids,
     remove_dids: Dids,
     welcomes: Sequence[bytes],
-    recipient_ordinals: Sequence[int],
+    recipient_ordinals: Sequence[Ordinal],
     recipient_dids: Sequence[str],
     recipient_refs: Sequence[bytes],
     group_info: Bytes | None,

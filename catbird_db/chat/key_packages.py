@@ -96,7 +96,7 @@ async def insert_key_packages(
     did: Did,
     ids: Sequence[UUID],
     device_ids: Sequence[str],
-    cipher_suites: Sequence[int],
+    cipher_suites: Sequence[CipherSuite],
     key_datas: Sequence[bytes],
     last_resorts: Sequence[bool],
     expiries: Sequence[datetime],

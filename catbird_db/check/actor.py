@@ -17,6 +17,9 @@ gives a row away writes where he is not admitted.
 What a level shows that aggregates without GROUP BY, and is not filtered by what it found (a sub-select
 in its result), is shown even if it found nothing: its conditions cover only what it counts.
 
+A row that is public (``public: is_public`` in its table's comment), and the rows of its tenant, are covered
+where they are read; where they are written, they are not.
+
 So the id that was asked for proves nothing by itself, nor does a membership elsewhere: the member's
 row must be of the same tenant, by AND-ed equalities. Where an outer join hides what is not covered,
 what is joined must be covered where it has a row: by its ON, or by what is on its other side.
@@ -74,7 +77,8 @@ def check(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
         return
     actor = Parameter(-1, parameters.index(name) + 1)
     passing = Parameter(-1, parameters.index(unless) + 1) if unless else None
-    yield from _judge(subject, catalog, statement, Guard(actor, passing), name)
+    readers, writers = (Guard(actor, passing, reading=reading) for reading in (True, False))
+    yield from _judge(subject, catalog, statement, _Cover(readers, writers), name)
 
 
 @dataclass(frozen=True)
@@ -86,19 +90,21 @@ class _Bare:
     width: int
     facts: Facts
     values: tuple[Expression, ...]
+    guard: Guard
 
 
 def _judge(
-    subject: Subject, catalog: Catalog, statement: Resolved, guard: Guard, name: str
+    subject: Subject, catalog: Catalog, statement: Resolved, cover: "_Cover", name: str
 ) -> Iterator[Finding]:
-    cover = _Cover(guard)
     bare: dict[tuple[str, int], _Bare] = {}
     for query in (*statement.writes, statement.query):
         for one in cover.bare(query, Facts(), ()):
             bare.setdefault((one.what, one.location), one)
-    where = " or ".join(
-        f"{t.name}.{column}" for t in catalog.tables.values() for column in t.actors
-    )
+    sources = [relation.source for level in statement.levels for relation in level.relations]
+    here = {source.name for source in sources if isinstance(source, Table)}
+    tables = [table for table in catalog.tables.values() if table.actors]
+    tables = [table for table in tables if table.name in here] or tables
+    where = " or ".join(f"{table.name}.{column}" for table in tables for column in table.actors)
     if cover.ended and (bare or not cover.admitting):
         relation, column = cover.ended
         yield subject.at(
@@ -149,8 +155,9 @@ class _Cover:
     ``admitting``: it met an actor's row. ``ended``: one that may have ended, and by which column.
     """
 
-    def __init__(self, guard: Guard) -> None:
-        self.guard = guard
+    def __init__(self, readers: Guard, writers: Guard) -> None:
+        self.readers = readers
+        self.writers = writers
         self.admitting = False
         self.ended: tuple[Relation, str] | None = None
 
@@ -180,50 +187,63 @@ class _Cover:
             yield from self.bare(source, around.and_((), [relation]), inside)
         elif isinstance(source, Table):
             facts = around.and_((), [relation])
-            is_actors = self.guard.is_actors(relation, facts)
-            self.admitting |= is_actors
-            if column := self.guard.may_have_ended(relation, facts):
+            is_written = relation in (relation.level.target, relation.level.old)
+            guard = self.writers if is_written else self.readers
+            is_actors = guard.is_actors(relation, facts)
+            self.admitting |= is_actors or any(
+                guard.is_actors(relation, facts.and_(conjuncts(side))) for side in _sides(facts)
+            )
+            if column := guard.may_have_ended(relation, facts):
                 self.ended = self.ended or (relation, column)
             values = _tenant_columns(relation, source)
-            if not is_actors and not self._covered(values, facts):
+            if not is_actors and not _covered(values, facts, guard):
                 what = str(relation)
                 if relation is relation.level.old:
                     what = f"the row of {source.name} that is updated instead"
-                yield _Bare(what, relation.location, relation.width, facts, values)
+                yield _Bare(what, relation.location, relation.width, facts, values, guard)
 
     def _inserted(self, row: Relation, table: Table, facts: Facts) -> Iterator[_Bare]:
         values = tuple(ColumnOf(row.location, row, name) for name in admits_to(table))
-        is_actors = self.guard.is_actors(row, facts)
+        is_actors = self.writers.is_actors(row, facts)
         self.admitting |= is_actors
-        if not is_actors and not self._covered(values, facts):
+        if not is_actors and not _covered(values, facts, self.writers):
             what = f"the row inserted into {table.name}"
-            yield _Bare(what, row.location, row.width, facts, values)
+            yield _Bare(what, row.location, row.width, facts, values, self.writers)
 
     def _assigned(self, level: Level, table: Table, facts: Facts) -> Iterator[_Bare]:
         for name, one in level.assigned.items():
-            if name in table.tenants and not self._covered((one.expression,), facts):
+            value = (one.expression,)
+            if name in table.tenants and not _covered(value, facts, self.writers):
                 what = f"what {table.name}.{name} is set to"
-                yield _Bare(what, one.location, len(name), facts, (one.expression,))
-
-    def _covered(self, values: tuple[Expression, ...], facts: Facts) -> bool:
-        keys = self.guard.keys(facts)
-        if keys is None:
-            return False
-        terms = [one for one in map(term, values) if one is not None]
-        return not values or any(not facts.same(one).isdisjoint(keys) for one in terms)
+                yield _Bare(what, one.location, len(name), facts, value, self.writers)
 
     def bypass(self, bare: _Bare) -> Expression | None:
         """A side of an OR that lets others pass, where another side would cover."""
         for condition in bare.facts.conditions:
             if isinstance(condition, Logic) and condition.kind == "or":
                 sides = [
-                    (side, self._covered(bare.values, bare.facts.and_(conjuncts(side))))
+                    (side, _covered(bare.values, bare.facts.and_(conjuncts(side)), bare.guard))
                     for side in condition.arguments
                 ]
                 open_sides = [side for side, covered in sides if not covered]
                 if open_sides and len(open_sides) < len(sides):
                     return open_sides[0]
         return None
+
+
+def _covered(values: tuple[Expression, ...], facts: Facts, guard: Guard) -> bool:
+    keys = guard.keys(facts)
+    if keys is None:
+        return False
+    terms = [one for one in map(term, values) if one is not None]
+    return not values or any(not facts.same(one).isdisjoint(keys) for one in terms)
+
+
+def _sides(facts: Facts) -> Iterator[Expression]:
+    """Of each OR that holds, its sides."""
+    for condition in facts.conditions:
+        if isinstance(condition, Logic) and condition.kind == "or":
+            yield from condition.arguments
 
 
 def _tenant_columns(relation: Relation, table: Table) -> tuple[Expression, ...]:

@@ -71,7 +71,9 @@ def check(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
     match subject.statement.mode:
         case "exec" | "rows" if result.names:
             yield result.at(
-                0, "nothing reads this result", "the statement without it, or another mode"
+                0,
+                "nothing reads this result",
+                "SELECT FROM ... (of a function: SELECT FROM f(...) AS done), or another mode",
             )
         case "exec" | "rows":
             pass

@@ -55,6 +55,7 @@ def check(
 
     On a throwaway PostgreSQL, migrated and filled. With --database-url, on that database.
     """
+    sys.path.append("")  # a package of the folder that one stands in
     with _errors_in_one_line():
         from .finding import render
         from .runner import run

@@ -6,7 +6,7 @@ examination.
 
 import re
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
@@ -21,15 +21,11 @@ from ..query import Bound
 from ..sqlfile import Statement
 from .expressions import admitted_values
 from .finding import Finding
-from .subject import Catalog, Column, Described, Index, Subject, Table
+from .subject import Catalog, Column, Described, Index, Mistake, Subject, Table
 
 RULE = "prepare"
 
 Connection = psycopg.Connection[Any]
-
-
-class CatalogError(Exception):
-    """A table's comment declares what the table does not have."""
 
 
 @contextmanager
@@ -130,8 +126,13 @@ def _origins(
 
 
 def _refused(subject: Subject, diagnosis: errors.Diagnostic) -> Finding:
-    message = f"PostgreSQL does not prepare this: {diagnosis.message_primary}"
+    says = diagnosis.message_primary or ""
     mend = diagnosis.message_hint or diagnosis.message_detail or _USUAL_MEND
+    if untyped := re.search(r"could not determine data type of parameter \$(\d+)", says):
+        name = subject.parameter(int(untyped[1]))
+        says = f"nothing here tells the type of {name}"
+        mend = f":{name}::text where it first stands, or the type that it has"
+    message = f"PostgreSQL does not prepare this: {says}"
     if diagnosis.statement_position is None:
         return subject.at_header("name", RULE, message, mend)
     location = int(diagnosis.statement_position) - 1
@@ -153,24 +154,27 @@ def _width(sql: str, location: int) -> int:
 
 
 def read_catalog(connection: Connection) -> Catalog:
-    """The schema of a database, and what the comments on its tables declare.
-
-    Raises:
-        CatalogError: a comment names a column that its table does not have.
-    """
+    """The schema of a database, and what the comments on its tables declare."""
     with connection.transaction():
         columns = _by_table(_rows(connection, _COLUMNS))
         indexes = _by_table(_rows(connection, _INDEXES))
         checks = _by_table(_rows(connection, _CHECKS))
+        rows = _rows(connection, _TABLES)
         tables = [
-            _table(row, columns[row.table], indexes[row.table], checks[row.table])
-            for row in _rows(connection, _TABLES)
+            _table(row, columns[row.table], indexes[row.table], checks[row.table]) for row in rows
         ]
         return Catalog(
             tables={table.name: table for table in tables},
             volatile=frozenset(row.name for row in _rows(connection, _VOLATILE)),
             enums={row.name: tuple(row.labels) for row in _rows(connection, _ENUMS)},
             partitions={row.name: row.root for row in _rows(connection, _PARTITIONS)},
+            functions=frozenset(row.name for row in _rows(connection, _FUNCTIONS)),
+            mistakes=tuple(
+                mistake
+                for row in rows
+                if _small_of_itself(row.table) is None
+                for mistake in _mistakes(row, {column.name for column in columns[row.table]})
+            ),
         )
 
 
@@ -193,7 +197,7 @@ def _table(row: Any, columns: list[Any], indexes: list[Any], checks: list[Any]) 
         )
         for column in columns
     }
-    declared = dict(_DECLARATION.findall(row.comment))
+    declared = _declared(row.comment)
     return Table(
         name=row.table,
         columns=named,
@@ -205,12 +209,16 @@ def _table(row: Any, columns: list[Any], indexes: list[Any], checks: list[Any]) 
                 index.unique,
                 index.predicate,
                 index.method,
+                tuple(index.options),
+                index.more,
+                index.constraint,
             )
             for index in indexes
         ),
-        tenants=_declared_columns(row.table, "tenant", declared, named),
-        actors=_declared_columns(row.table, "actor", declared, named),
-        ended=_declared_columns(row.table, "ended", declared, named),
+        tenants=_listed("tenant", declared, named),
+        actors=_listed("actor", declared, named),
+        ended=_listed("ended", declared, named),
+        public=_listed("public", declared, named),
         small=declared.get("small") or _small_of_itself(row.table),
         partition_key=tuple(row.partition_key),
         checks={
@@ -221,24 +229,38 @@ def _table(row: Any, columns: list[Any], indexes: list[Any], checks: list[Any]) 
     )
 
 
-_DECLARATION = re.compile(r"^(tenant|actor|ended|small):[ \t]+(.*?)[ \t]*$", re.MULTILINE)
+_OF_COLUMNS = ("tenant", "actor", "ended", "public")
+_DECLARATION = re.compile(r"^([a-z][a-z-]*):[ \t]+(.*?)[ \t]*$", re.MULTILINE)
 _NONE = re.compile(r"none[ \t]+\(.+\)")
 
 
-def _declared_columns(
-    table: str, key: str, declared: Mapping[str, str], columns: Mapping[str, Column]
-) -> tuple[str, ...]:
+def _declared(comment: str) -> dict[str, str]:
+    return dict(_DECLARATION.findall(comment))
+
+
+def _listed(key: str, declared: Mapping[str, str], columns: Collection[str]) -> tuple[str, ...]:
     value = declared.get(key, "")
-    if not value or _NONE.fullmatch(value):
-        return ()
-    names = tuple(name.strip() for name in value.split(","))
-    for name in names:
-        if name not in columns:
-            raise CatalogError(
-                f"the comment on {table} says '{key}: {value}', but {table} has no column {name}; "
-                f"write a column of {table}"
-            )
-    return names
+    names = () if _NONE.fullmatch(value) else (name.strip() for name in value.split(","))
+    return tuple(name for name in names if name in columns)
+
+
+def _mistakes(row: Any, columns: Collection[str]) -> Iterator[Mistake]:
+    declared = _declared(row.comment)
+    known = (*_OF_COLUMNS, "small")
+    for key, value in declared.items():
+        if key not in known:
+            mend = f"one of {', '.join(known)}, or a capital if it is prose"
+            yield Mistake(row.table, f"unknown key {key} in the comment", mend)
+        elif key in _OF_COLUMNS and not _NONE.fullmatch(value):
+            for name in value.split(","):
+                if name.strip() not in columns:
+                    says = f"its comment says '{key}: {value}', and there is no such column"
+                    mend = f"a column of {row.table}, or '{key}: none (why)'"
+                    yield Mistake(row.table, says, mend)
+    if "tenant" not in declared:
+        message = f"nothing says which column keeps the tenants of {row.table} apart"
+        mend = "'tenant: a column' as a line of its comment, or 'tenant: none (why)'"
+        yield Mistake(row.table, message, mend)
 
 
 def _small_of_itself(table: str) -> str | None:
@@ -297,7 +319,13 @@ SELECT o.name AS table, x.indexrelid::regclass::text AS name, x.indisunique AS u
                 FROM unnest(x.indkey::smallint[]) WITH ORDINALITY AS k (number, place)
                 LEFT JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = k.number AND k.number > 0
                WHERE k.place <= x.indnkeyatts
-               ORDER BY k.place) AS columns
+               ORDER BY k.place) AS columns,
+       ARRAY (SELECT concat_ws(' ', c.class, c.collated, c.option)
+                FROM unnest(x.indclass::oid[], x.indcollation::oid[], x.indoption::smallint[])
+                     WITH ORDINALITY AS c (class, collated, option, place)
+               ORDER BY c.place) AS options,
+       x.indnatts > x.indnkeyatts AS more,
+       EXISTS (SELECT FROM pg_constraint AS c WHERE c.conindid = x.indexrelid) AS constraint
   FROM ours AS o
   JOIN pg_index AS x ON x.indrelid = o.oid
   JOIN pg_class AS i ON i.oid = x.indexrelid
@@ -317,6 +345,14 @@ SELECT o.name AS table, pg_get_expr(c.conbin, c.conrelid) AS expression
 )
 
 _VOLATILE: LiteralString = "SELECT DISTINCT proname AS name FROM pg_proc WHERE provolatile = 'v'"
+
+_FUNCTIONS: LiteralString = """
+SELECT DISTINCT p.proname AS name
+  FROM pg_proc AS p
+ WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+   AND NOT EXISTS (SELECT FROM pg_depend AS d
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+"""
 
 _ENUMS: LiteralString = """
 SELECT format_type(e.enumtypid, NULL) AS name, array_agg(e.enumlabel::text ORDER BY e.enumsortorder) AS labels

@@ -47,12 +47,19 @@ def fill(connection: Connection, catalog: Catalog) -> None:
     # Only of what is committed to the disk does VACUUM say that everybody sees it.
     connection.execute("SET synchronous_commit = on")
     with connection.transaction():
-        connection.execute("SET LOCAL session_replication_role = replica")
-        _drop_checks(connection, tables)
-        for table in tables:
-            _fill_table(connection, table, catalog)
+        fill_tables(connection, catalog)
     # Now, and not by the autovacuum of some later minute: index-only scans depend on it.
     connection.execute(_sql("VACUUM (ANALYZE) {}", *(table.name for table in tables)))
+
+
+def fill_tables(connection: Connection, catalog: Catalog) -> None:
+    """Insert the rows, in the caller's transaction."""
+    tables = [table for table in catalog.tables.values() if not _is_yoyos(table)]
+    connection.execute("SET LOCAL session_replication_role = replica")
+    _drop_checks(connection, tables)
+    for table in tables:
+        _fill_table(connection, table, catalog)
+    connection.execute("SET LOCAL session_replication_role = origin")
 
 
 def sample(type_name: str, catalog: Catalog) -> str:

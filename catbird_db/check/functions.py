@@ -39,7 +39,7 @@ NEVER_NULL = _names(
     clock_timestamp concat current_catalog current_database current_date current_role
     current_time current_timestamp current_user gen_random_uuid json_build_array json_build_object
     jsonb_build_array jsonb_build_object localtime localtimestamp now pg_backend_pid pg_is_in_recovery pg_postmaster_start_time random session_user
-    statement_timestamp transaction_timestamp user version
+    pg_current_xact_id statement_timestamp transaction_timestamp txid_current user uuidv4 uuidv7 version
     """
 )
 """Never null, whatever the arguments; but for VARIADIC ones."""
@@ -51,7 +51,7 @@ NULLABLE = _names(
     current_setting date_part extract format json_extract_path jsonb_extract_path
     jsonb_extract_path_text num_nonnulls num_nulls jsonb_object jsonb_path_exists jsonb_path_query_first
     pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock plainto_tsquery
-    phraseto_tsquery regexp_match regexp_replace regexp_substr row_to_json setval string_to_array
+    phraseto_tsquery regexp_match regexp_replace regexp_substr row_to_json set_config setval string_to_array
     substring to_char to_date to_number to_tsquery to_tsvector ts_headline ts_rank ts_rank_cd
     websearch_to_tsquery
     """

@@ -8,6 +8,8 @@ each of its tenant columns is an actor column, given the actor, or is unique by 
 tenant was there before; else nobody admits himself. Where ON CONFLICT DO UPDATE may keep an old row
 instead, it admits to nothing.
 
+A row whose ``public`` column is true admits everybody to its tenant, to read there and not to write.
+
 A row has the *keys* to which the actor is admitted wherever it exists:
 
 - from each actor's row that stands in it, and what equals its keys;
@@ -56,11 +58,15 @@ _Exported: TypeAlias = frozenset[Term | int] | None
 
 
 class Guard:
-    """What admits one actor."""
+    """What admits one actor, to write or only to read.
 
-    def __init__(self, actor: Parameter, unless: Parameter | None = None) -> None:
+    ``unless``: the parameter that, where it is true, lets others pass.
+    """
+
+    def __init__(self, actor: Parameter, unless: Parameter | None, *, reading: bool) -> None:
         self.actor = actor
         self.unless = unless
+        self.reading = reading
         self._exports: dict[Query, _Exported] = {}
 
     def is_actors(self, relation: Relation, facts: Facts) -> bool:
@@ -84,6 +90,12 @@ class Guard:
         }
         open_ended = (one for one in table.ended if ColumnOf(-1, relation, one) not in null)
         return next(open_ended, None)
+
+    def _is_public(self, relation: Relation, facts: Facts) -> bool:
+        table = relation.source
+        if not self.reading or not isinstance(table, Table):
+            return False
+        return any(ColumnOf(-1, relation, name) in facts.conditions for name in table.public)
 
     def _names_actor(self, relation: Relation, table: Table, facts: Facts) -> bool:
         return any(self._is_actor(relation, name, facts) for name in table.actors)
@@ -120,7 +132,9 @@ class Guard:
         if isinstance(source, Query):
             columns = [ColumnOf(relation.location, relation, name) for name in relation.columns]
             return self._of_query(source, columns)
-        if relation.table is None or not self.is_actors(relation, facts):
+        if relation.table is None:
+            return None
+        if not self.is_actors(relation, facts) and not self._is_public(relation, facts):
             return None
         if isinstance(source, NewRow) and relation.level.old is not None:
             return None  # it may be an old row that is kept

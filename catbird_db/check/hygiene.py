@@ -5,7 +5,7 @@ bottom; `one-row`, `unbounded` and `order` ask `rows` how many rows a query give
 apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from pglast.parser import scan
 from . import rows
 from .expressions import column_of, operator, walk, without_casts
 from .finding import Finding
-from .sources import below
+from .sources import below, constant
 from .subject import Catalog, Subject
 from .syntax import beginning, kind_of_node, place_of
 
@@ -491,6 +491,7 @@ def _order_of_list(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
             "ORDER BY ... and then the columns of a unique key",
         )
     yield from _directions(subject, catalog)
+    yield from _first_page(subject, tree)
 
 
 def _directions(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
@@ -532,6 +533,40 @@ def _direction(subject: Subject, tree: Any) -> Iterator[Finding]:
                 f"a page in this order goes on where its key is {wanted} the cursor, not {said}"
             )
             yield _at(subject, node, "order", message, f"key {wanted} cursor")
+
+
+def _first_page(subject: Subject, tree: Any) -> Iterator[Finding]:
+    """Where there is no cursor yet, the page begins at the very end of what the key may be."""
+    described = subject.described
+    ends = _HIGHEST if _is_down(tree.sortClause) else _LOWEST
+    cursors = _cursors(subject)
+    for node in walk(tree):
+        if kind_of_node(node) != "CoalesceExpr" or len(node.args) != 2 or described is None:
+            continue
+        numbers = _parameters(node.args[0]) & cursors
+        start = constant(node.args[1])
+        type_name = described.parameter_types[min(numbers) - 1] if numbers else ""
+        if start is None or type_name not in ends or ends[type_name](start):
+            continue
+        message = f"the first page begins at {start}, and does not show what lies before"
+        yield _at(subject, node, "order", message, "the end of its type", len("coalesce"))
+
+
+_HIGHEST: dict[str, Callable[[str], bool]] = {
+    "bigint": lambda start: int(start) == 2**63 - 1,
+    "integer": lambda start: int(start) == 2**31 - 1,
+    "smallint": lambda start: int(start) == 2**15 - 1,
+    "timestamp with time zone": lambda start: start == "infinity",
+    "uuid": lambda start: set(start) == {"f", "-"},
+}
+_LOWEST: dict[str, Callable[[str], bool]] = {
+    "bigint": lambda start: int(start) <= 0,
+    "integer": lambda start: int(start) <= 0,
+    "smallint": lambda start: int(start) <= 0,
+    "text": lambda start: start == "",
+    "timestamp with time zone": lambda start: start == "-infinity",
+    "uuid": lambda start: set(start) == {"0", "-"},
+}
 
 
 def _is_down(order: Any) -> bool:

@@ -90,16 +90,22 @@ def _without_effect(subject: Subject) -> Iterator[Finding]:
 
 
 def _orders(subject: Subject) -> Iterator[Finding]:
-    """ORDER BY in a sub-select: what reads that keeps no order. It may be the order of locks."""
-    inserted = [
-        node.selectStmt for node in walk(subject.tree) if kind_of_node(node) == "InsertStmt"
+    """ORDER BY in a sub-select: but for INSERT and ARRAY (...), what reads that keeps no order.
+
+    It may be the order of locks.
+    """
+    kept = [node.selectStmt for node in walk(subject.tree) if kind_of_node(node) == "InsertStmt"]
+    kept += [
+        node.subselect
+        for node in walk(subject.tree)
+        if kind_of_node(node) == "SubLink" and node.subLinkType == enums.SubLinkType.ARRAY_SUBLINK
     ]
     for node in walk(subject.tree):
         if kind_of_node(node) != "SelectStmt" or not node.sortClause:
             continue
         if node is subject.tree or node.limitCount is not None or node.distinctClause:
             continue
-        if any(node is one for one in inserted) or _waits(node):
+        if any(node is one for one in kept) or _waits(node):
             continue
         message = "this order is not kept: nothing takes the first of these rows"
         mend = "LIMIT behind it, or no ORDER BY here"

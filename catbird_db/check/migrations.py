@@ -1,7 +1,7 @@
 """Rule 8: migrations go up, down and up again, destroy nothing unasked, and make no idle index.
 
 `migration`, `destructive` and `squawk` look at the files, and `migration` at what they do to an empty
-database. `index-unused` and `index-prefix` look at the schema that they make.
+database. `declared`, `index-unused` and `index-prefix` look at the schema that they make.
 """
 
 import difflib
@@ -10,26 +10,29 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeAlias
 
 import pglast
+import psycopg
 from pglast import enums
 
 from ..catalog import schema_snapshot
 from ..destructive import SETTING
 from ..errors import QueryError
 from ..migrate import apply, rollback, status
-from .database import Connection, connect
+from .database import Connection, connect, read_catalog
 from .expressions import walk
+from .fill import fill_tables
 from .finding import Finding
 from .subject import Catalog, Index, Table, shown
 from .syntax import kind_of_node
 
-RULES = ("migration", "destructive", "squawk", "index-unused", "index-prefix")
+RULES = ("migration", "declared", "destructive", "squawk", "index-unused", "index-prefix")
 REFUSED = "PostgreSQL refuses this"
 
 _BEGINNING = 30  # characters of a line, of what is longer
@@ -134,44 +137,91 @@ def round_trip(database_url: str, directories: Sequence[Path]) -> Iterator[Findi
 
 def _round_trip(database_url: str, folder: Path, files: Mapping[str, File]) -> Iterator[Finding]:
     before: dict[str, str] = {}
+    known: Differences = {}  # those that a later migration's rollback has left behind
+
+    def differences(migration: str, way: str, expected: str) -> Iterator[Finding]:
+        found = _differences(expected, schema_snapshot(connection))
+        new = {name: how for name, how in found.items() if known.get(name) != how}
+        known.update(found)
+        if new:
+            file = files[migration]
+            path = file.rollback if way == "back" else file.path
+            yield _different(File(path, path.read_text("utf-8")), way, new)
+
+    def look_before(migration: str) -> None:
+        before[migration] = schema_snapshot(connection)
+        with connect(database_url) as fresh:  # in which nothing was ever set
+            unasked.extend(_does_not_ask(fresh, files[migration]))
+
+    unasked: list[Finding] = []
     with connect(database_url) as connection:
-        applied = apply(
-            database_url,
-            directory=folder,
-            on_step=lambda migration: before.update({migration: schema_snapshot(connection)}),
-        )
+        try:
+            applied = apply(
+                database_url, directory=folder, on_step=look_before, allow_destructive=files
+            )
+        finally:
+            yield from unasked
         after = schema_snapshot(connection)
         for migration in reversed(applied):
-            file = files[migration]
-            if not file.rollback.exists():
+            if not files[migration].rollback.exists():
                 break
             rollback(database_url, directory=folder)
-            yield from _same(file.rollback, before[migration], schema_snapshot(connection), "back")
-        again = apply(database_url, directory=folder)
+            yield from differences(migration, "back", before[migration])
+        again = apply(database_url, directory=folder, allow_destructive=files)
         if again:
-            yield from _same(files[again[-1]].path, after, schema_snapshot(connection), "again")
+            yield from differences(again[-1], "again", after)
 
 
-def _same(path: Path, expected: str, found: str, way: str) -> Iterator[Finding]:
-    if expected == found:
+def _does_not_ask(connection: Connection, file: File) -> Iterator[Finding]:
+    """What a guard does where there are rows to lose: run, and rolled back."""
+    guard = None if file.is_python else _guard(file)
+    if guard is None:
         return
-    lines = difflib.ndiff(expected.splitlines(), found.splitlines())
-    differences = [line for line in lines if line[0] in "+-"]
-    first = differences[0]
-    objects = {"+": "is there", "-": "is missing"}[first[0]]
+    catalog = read_catalog(connection)
+    outcomes: dict[str, str | None] = {}
+    for named in ("", file.path.stem):
+        with connection.transaction(force_rollback=True):
+            fill_tables(connection, catalog)
+            if named:
+                connection.execute("SELECT set_config(%s, %s, true)", [SETTING, named])
+            try:
+                with connection.transaction():
+                    connection.execute(file.text.encode())
+                outcomes[named] = None
+            except psycopg.Error as error:
+                outcomes[named] = error.diag.message_primary or str(error)
+    if outcomes[""] is None:
+        message = "where there are rows, this goes on for who has not named this migration"
+        mend = f"RAISE EXCEPTION unless current_setting('{SETTING}', true) is the name; unset is NULL: IS DISTINCT FROM"
+        yield file.at(guard, "destructive", message, mend)
+    if says := outcomes[file.path.stem]:
+        message = f"where there are rows, who names this migration is refused too: {says}"
+        yield file.at(guard, "destructive", message, "a guard that lets pass who names it")
+
+
+Differences: TypeAlias = dict[str, str]
+"""Objects, and how they are not what they were."""
+
+
+def _differences(expected: str, found: str) -> Differences:
+    changes = defaultdict[str, set[str]](set)
+    for line in difflib.ndiff(expected.splitlines(), found.splitlines()):
+        if line[0] in "+-":
+            changes[line[2:].partition(":")[0]].add(line[0])
+    words = {"+": "is there", "-": "is missing"}
+    return {name: words.get("".join(how), "is different") for name, how in changes.items()}
+
+
+def _different(file: File, way: str, differences: Differences) -> Finding:
+    name, how = next(iter(differences.items()))
     more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
-    name = _object(first[2:])
     if way == "back":
-        message = f"rolled back, the schema is not what it was: {name} {objects}{more}"
+        message = f"rolled back, the schema is not what it was: {name} {how}{more}"
         mend = "what undoes each step of the migration, last step first"
     else:
-        message = f"up, down and up again is not up: {name} {objects}{more}"
+        message = f"up, down and up again is not up: {name} {how}{more}"
         mend = "a migration that makes the same each time"
-    yield File(path, path.read_text("utf-8")).at(0, "migration", message, mend)
-
-
-def _object(line: str) -> str:
-    return line.partition(":")[0]
+    return file.at(0, "migration", message, mend)
 
 
 def _refused(error: QueryError, files: Mapping[str, File]) -> Finding:
@@ -222,14 +272,31 @@ def _destructive(files: Sequence[File]) -> Iterator[Finding]:
                 continue
             for what in _destroys(raw.stmt, types):
                 if not guarded:
-                    text = file.text[raw.stmt_location :].partition("\n")[0]
+                    start = _beginning(file.text, raw.stmt_location)
+                    text = file.text[start:].partition("\n")[0]
                     message = f"{what}, and asks nobody"
                     mend = (
                         "a DO block above it, in the same transaction, that locks the table, counts"
                         f" what would be lost, and raises unless current_setting('{SETTING}', true) is '{file.path.stem}'"
                     )
-                    yield file.at(raw.stmt_location, "destructive", message, mend, len(text))
+                    yield file.at(start, "destructive", message, mend, len(text))
             _remember(raw.stmt, types)
+
+
+def _guard(file: File) -> int | None:
+    """Where the first guard of a migration stands."""
+    try:
+        statements: Any = pglast.parse_sql(file.text)
+    except pglast.Error:  # `_destructive` says so
+        return None
+    guards = (one for one in statements if _is_guard(one.stmt, file.path.stem))
+    return next((_beginning(file.text, one.stmt_location) for one in guards), None)
+
+
+def _beginning(text: str, offset: int) -> int:
+    """Where a statement begins, behind the space and the comments that the parser counts to it."""
+    found = re.compile(r"(?:\s|--[^\n]*|/\*.*?\*/)*", re.DOTALL).match(text, offset)
+    return found.end() if found else offset
 
 
 def _is_guard(statement: Any, migration: str) -> bool:
@@ -260,17 +327,40 @@ def _destroys(statement: Any, types: Mapping[tuple[str, str], Any]) -> Iterator[
             yield from _alters(statement, types)
         case "DoStmt" if found := _OPAQUE.search(_body(statement)):
             yield f"{found[0].upper()} in a DO block may lose anything"
+        case "CreateFunctionStmt" if found := _OPAQUE.search(_function_body(statement)):
+            yield f"{found[0].upper()} in a function may lose anything, whoever calls it"
         case _:
             pass
     for node in walk(statement):
-        if kind_of_node(node) == "DeleteStmt" and _is_everything(node.whereClause):
-            yield "DELETE without WHERE loses all rows"
-        if kind_of_node(node) == "UpdateStmt" and _is_everything(node.whereClause):
-            yield "UPDATE without WHERE loses what all rows held"
+        match kind_of_node(node):
+            case "DeleteStmt" if _is_everything(node.whereClause):
+                yield "DELETE of all rows loses them"
+            case "UpdateStmt" if _is_everything(node.whereClause):
+                yield "UPDATE of all rows loses what they held"
+            case "MergeStmt":
+                yield "MERGE may lose what rows held"
+            case "OnConflictClause" if node.action == enums.OnConflictAction.ONCONFLICT_UPDATE:
+                yield "ON CONFLICT DO UPDATE loses what the rows held"
+            case _:
+                pass
 
 
 def _is_everything(where: Any) -> bool:
-    return not any(kind_of_node(node) == "ColumnRef" for node in walk(where))
+    """No column is compared with something that is not of the same row."""
+    return not any(
+        kind_of_node(node) == "A_Expr" and _has_column(node.lexpr) != _has_column(node.rexpr)
+        for node in walk(where)
+    )
+
+
+def _has_column(node: Any) -> bool:
+    return any(kind_of_node(one) == "ColumnRef" for one in walk(node))
+
+
+def _function_body(statement: Any) -> str:
+    """The text of a function, or of its RETURN."""
+    parts = next((one.arg for one in statement.options or () if one.defname == "as"), ())
+    return " ".join(one.sval for one in parts)
 
 
 def _alters(statement: Any, types: Mapping[tuple[str, str], Any]) -> Iterator[str]:
@@ -278,12 +368,14 @@ def _alters(statement: Any, types: Mapping[tuple[str, str], Any]) -> Iterator[st
         match command.subtype:
             case enums.AlterTableType.AT_DropColumn:
                 yield f"DROP COLUMN {command.name} loses what it holds"
-            case enums.AlterTableType.AT_DropExpression:
-                pass
+            case enums.AlterTableType.AT_SetUnLogged:
+                yield "SET UNLOGGED loses all rows at a crash"
             case enums.AlterTableType.AT_AlterColumnType:
                 old = types.get((statement.relation.relname, command.name))
                 new = command.def_.typeName
-                if old is None or not _widens(_type(old), _type(new)):
+                if command.def_.raw_default is not None:
+                    yield f"TYPE ... USING may lose what {command.name} holds"
+                elif old is None or not _widens(_type(old), _type(new)):
                     was = f" from {_written(old)}" if old is not None else ""
                     yield f"TYPE {_written(new)}{was} may lose what {command.name} holds"
             case _:
@@ -404,10 +496,15 @@ def _run_squawk(files: Mapping[str, File]) -> Iterator[Finding]:
         chosen = {
             path: file
             for path, file in files.items()
-            if transactional == (_OWN_TRANSACTION.search(file.text) is None)
+            if transactional == (_OWN_TRANSACTION.search(_leading_comments(file.text)) is None)
         }
         if chosen:
             yield from _ask_squawk(chosen, transactional)
+
+
+def _leading_comments(text: str) -> str:
+    """Where yoyo looks for what a migration says of itself."""
+    return text[: _beginning(text, 0)]
 
 
 def _ask_squawk(named: Mapping[str, File], transactional: bool) -> Iterator[Finding]:
@@ -460,6 +557,13 @@ SELECT x.indexrelid::regclass::text AS name,
 """
 
 
+def check_declared(catalog: Catalog, files: Sequence[File]) -> Iterator[Finding]:
+    """What the comments of tables say of tenants, or fail to say."""
+    for mistake in catalog.mistakes:
+        names = (mistake.table,)
+        yield _where_made(files, names, "declared", mistake.message, mistake.mend)
+
+
 def check_indexes(
     connection: Connection, catalog: Catalog, used: Collection[str] | None, files: Sequence[File]
 ) -> Iterator[Finding]:
@@ -480,15 +584,14 @@ def check_indexes(
                     f"DROP INDEX {index.name}; or COMMENT ON INDEX {index.name} IS 'kept: the reason'",
                 )
     for table, index in _indexes(catalog):
-        for other in table.indexes:
-            if _is_prefix(index, other):
-                yield _at_index(
-                    files,
-                    index,
-                    "index-prefix",
-                    f"{other.name} begins with the columns of {index.name}, and serves all that it serves",
-                    f"DROP INDEX {index.name}",
-                )
+        if other := next((one for one in table.indexes if _is_prefix(index, one)), None):
+            yield _at_index(
+                files,
+                index,
+                "index-prefix",
+                f"{other.name} begins with the columns of {index.name}, and serves all that it serves",
+                f"DROP INDEX {index.name}",
+            )
 
 
 def _indexes(catalog: Catalog) -> Iterator[tuple[Table, Index]]:
@@ -498,18 +601,31 @@ def _indexes(catalog: Catalog) -> Iterator[tuple[Table, Index]]:
 
 
 def _is_prefix(index: Index, other: Index) -> bool:
-    if index is other or index.unique or "" in index.columns or index.method != other.method:
+    if index is other or index.more or "" in index.columns or index.method != other.method:
         return False
     if index.predicate != other.predicate or index.method != "btree":
         return False
-    if index.columns == other.columns and not other.unique and index.name < other.name:
-        return False  # of two that are equal, one is too many
-    return other.columns[: len(index.columns)] == index.columns
+    size = len(index.columns)
+    if (other.columns[:size], other.options[:size]) != (index.columns, index.options):
+        return False
+    if index.unique and not (other.unique and len(other.columns) == size):
+        return False  # it is a promise besides
+    are_equal = (index.columns, index.unique) == (other.columns, other.unique)
+    if not are_equal:
+        return True
+    # Of two that are equal, one is too many: not that of a constraint.
+    return (index.constraint, other.name) < (other.constraint, index.name)
 
 
 def _at_index(files: Sequence[File], index: Index, rule: str, message: str, mend: str) -> Finding:
-    """Where a migration makes the index, or else its table."""
-    for name in (index.name, index.table):
+    return _where_made(files, (index.name, index.table), rule, message, mend)
+
+
+def _where_made(
+    files: Sequence[File], names: Iterable[str], rule: str, message: str, mend: str
+) -> Finding:
+    """Where a migration makes what has the first of these names, or else the next."""
+    for name in names:
         for file in reversed(files):
             word = re.escape(name.rpartition(".")[2])
             if made := re.search(rf"\b(?:INDEX|TABLE|CONSTRAINT)\b[^;\n]*?\b({word})\b", file.text):

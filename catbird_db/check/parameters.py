@@ -101,12 +101,13 @@ def _not_labels(claim: Claim, name: str, labels: tuple[str, ...]) -> tuple[str, 
 
 
 def _out_of_range(claim: Claim, type_name: str) -> tuple[str, str] | None:
-    if type_name not in _RANGES or (claim.low is None and claim.high is None):
+    if type_name not in _RANGES or claim.values or _is_within(claim, type_name):
         return None
-    if _is_within(claim, type_name):
-        return None
+    if type_name == "bigint" and claim.low is None and claim.high is None:
+        return None  # a plain int: larger ones are refused when they are sent
     low, high = _RANGES[type_name]
-    admitted = f"{_shown(claim.low)} to {_shown(claim.high)}"
+    bounds = (_shown(claim.low), _shown(claim.high))
+    admitted = "any int" if set(bounds) == {"any"} else " to ".join(bounds)
     wider = next((name for name in ("integer", "bigint") if _is_within(claim, name)), None)
     mend = f"bounds within {low} to {high}" + (f", or {wider}" if wider else "")
     return f"{admitted} is admitted, and {type_name} takes {low} to {high}", mend

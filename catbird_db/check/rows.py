@@ -194,8 +194,7 @@ class _Reader:
         if not total and not tree.lockingClause:  # rows that look the same may be swapped
             total = all(column in columns for column in outputs.values()) and bool(outputs)
         if tree.groupClause:
-            names = {name for name, column in by_label.items() if column in columns}
-            total = any(key <= names for key in keys)
+            total = all(column_in(one, join) in columns for one in tree.groupClause)
         return replace(
             found, keys=keys, total=total, undetermined=() if total else join.lacks(sources)
         )

@@ -3,9 +3,10 @@
 import importlib
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,6 +33,7 @@ from . import (
     nullability,
     parameters,
     plans,
+    refused,
     tenancy,
 )
 from .database import (
@@ -60,12 +62,14 @@ _CHECKS: tuple[Check, ...] = (
     actor.check,
     hygiene.check,
     idle.check,
+    refused.check,
 )
 """What the statement, what PostgreSQL says of it, and the catalog are enough for."""
 
 _OF_FILES = (drift.RULE, "destructive", "squawk")
 _OF_STATEMENTS = (
     database.RULE,
+    refused.RULE,
     parameters.RULE,
     columns.RULE,
     nullability.RULE,
@@ -198,10 +202,15 @@ def _ask(
     """All that a database is asked."""
     if not existing:
         progress("migrating up, down, up")
-        wrong = [*_migrate(url, folders, thoroughly="migration" in chosen)]
+        thoroughly = bool(chosen & {"migration", "destructive"})
+        wrong = _migrate(url, folders, thoroughly=thoroughly)
         yield from wrong
         if any(one.message.startswith(migrations.REFUSED) for one in wrong):
             return
+    if existing and not migrations.is_migrated(url, folders):
+        raise InvalidArgumentError(
+            "this database has not all migrations: run 'catbird-db migrate' there, or check without it"
+        )
     if not existing and chosen & _NEED_A_THROWAWAY.keys():
         opened = filled(url, progress)
     else:
@@ -213,19 +222,21 @@ def _ask(
             for number, one in enumerate(statements, start=1):
                 progress(f"{number} of {len(statements)}: {one.statement.label}")
                 yield from check_statement(place, one)
+        files = migrations.read(folders)
+        yield from migrations.check_declared(place.catalog, files)
         if chosen & {"index-unused", "index-prefix"}:
             progress("indexes")
             used = used_indexes(place, bound()) if place.filled else None  # by any package
-            files = migrations.read(folders)
             yield from migrations.check_indexes(place.connection, place.catalog, used, files)
 
 
-def _migrate(url: str, folders: Sequence[Path], *, thoroughly: bool) -> Iterator[Finding]:
-    if thoroughly:
-        yield from migrations.round_trip(url, folders)
-        return
-    for folder in folders:
-        apply(url, directory=folder)
+def _migrate(url: str, folders: Sequence[Path], *, thoroughly: bool) -> list[Finding]:
+    with redirect_stdout(StringIO()):  # yoyo prints what a SELECT in a migration gives
+        if thoroughly:
+            return [*migrations.round_trip(url, folders)]
+        for folder in folders:
+            apply(url, directory=folder)
+        return []
 
 
 @contextmanager
@@ -262,10 +273,11 @@ def check_statement(place: Place, statement: Bound) -> Iterator[Finding]:
             except psycopg.Error as error:  # what PREPARE does not look at, as ON CONFLICT's target
                 says = error.diag.message_primary or error
                 message = f"PostgreSQL prepares this, but does not plan it: {says}"
-                yield subject.at_header("name", database.RULE, message, _WHAT_PLANS)
+                mend = _ARBITER if "ON CONFLICT" in message else "what the planner can evaluate"
+                yield subject.at_header("name", database.RULE, message, mend)
 
 
-_WHAT_PLANS = "what the schema has: ON CONFLICT names the columns of a unique index"
+_ARBITER = "what the schema has: ON CONFLICT names the columns of a unique index"
 _QUERIES = ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
 
 

@@ -160,10 +160,23 @@ def literal(node: Any) -> str | None:
     node = without_casts(node)
     if kind_of_node(node) != "A_Const" or node.isnull:
         return None
-    value = node.val
-    if kind_of_node(value) == "Boolean":
-        return str(bool(value.boolval))
-    return f"{type(value).__name__} {getattr(value, 'sval', None) or getattr(value, 'ival', None)}"
+    return f"{type(node.val).__name__} {constant(node)}"
+
+
+def constant(node: Any) -> str | None:
+    """The text of a constant that is not null; casts are passed over."""
+    node = without_casts(node)
+    if kind_of_node(node) != "A_Const" or node.isnull:
+        return None
+    match kind_of_node(node.val):
+        case "Boolean":
+            return str(bool(node.val.boolval))
+        case "Integer":
+            return str(node.val.ival or 0)
+        case "Float":
+            return node.val.fval
+        case _:
+            return node.val.sval or ""
 
 
 def equalities(condition: Any) -> Iterator[tuple[Any, Any]]:

@@ -26,7 +26,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index; ``columns`` in order (an expression is ``""``), ``predicate`` of a partial one."""
+    """An index; ``columns`` in order (an expression is ``""``), ``predicate`` of a partial one.
+
+    ``options``: how each column is compared and ordered. ``more``: it has columns that are no key.
+    ``constraint``: it is that of a constraint.
+    """
 
     name: str
     table: str
@@ -34,6 +38,9 @@ class Index:
     unique: bool
     predicate: str | None
     method: str = "btree"
+    options: tuple[str, ...] = ()
+    more: bool = False
+    constraint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,8 @@ class Table:
 
     ``tenants``: columns any of which keeps its tenants apart (``tenant: a, b``); empty: no tenant
     table. ``actors``: columns that name an owner, a member or a grantee (``actor: c``). ``ended``:
-    columns that are null while such a row counts, as of a member who has left (``ended: d``). ``small``:
+    columns that are null while such a row counts, as of a member who has left (``ended: d``).
+    ``public``: boolean columns; where one is true, anybody may read the row (``public: e``). ``small``:
     the reason why statements may reach it without an index (``small: reason``).
     ``checks``: for a column, the values that a CHECK (col IN (...)) admits.
     """
@@ -56,20 +64,33 @@ class Table:
     partition_key: tuple[str, ...] = ()
     checks: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     ended: tuple[str, ...] = ()
+    public: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """The migrated schema, but for partitions: ``tables`` has the tables that they are parts of.
 
-    ``volatile``: names of functions that are VOLATILE. ``partitions``: for each partition, and each
-    index of one, the table or index that it is a part of.
+    ``volatile``: names of functions that are VOLATILE. ``functions``: names of functions that are not
+    PostgreSQL's own. ``partitions``: for each partition, and each index of one, the table or index that
+    it is a part of. ``mistakes``: what is wrong with the comments of tables.
     """
 
     tables: Mapping[str, Table]
     volatile: frozenset[str] = frozenset()
     enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     partitions: Mapping[str, str] = field(default_factory=dict[str, str])
+    functions: frozenset[str] = frozenset()
+    mistakes: tuple["Mistake", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with the comment of a table, and what to write instead."""
+
+    table: str
+    message: str
+    mend: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,20 +13,36 @@ from pglast import ast, enums
 
 from .expressions import Path, conjuncts, each, is_a, walk, walk_paths, without_casts
 from .subject import Catalog, Column, Subject, Table
+from .syntax import beginning
 
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """A parameter, or an element of one, that is compared with a column or stored in it."""
+    """A parameter (or an element of one) or a constant, that is compared with a column or stored in it."""
 
-    number: int
+    value: Any  # its node
     table: Table
     column: Column
     how: Literal["compared", "stored"]
-    location: int
+    location: int  # of the value; of what is beside it, as constants do not know theirs
+
+    @property
+    def number(self) -> int:
+        """Of a parameter."""
+        return self.value.number
 
 
 def meetings(subject: Subject, catalog: Catalog) -> Iterator[Meeting]:
+    """Those of parameters."""
+    return (one for one in _meetings(subject, catalog) if is_a(one.value, ast.ParamRef))
+
+
+def constants(subject: Subject, catalog: Catalog) -> Iterator[Meeting]:
+    """Those of constants."""
+    return (one for one in _meetings(subject, catalog) if is_a(one.value, ast.A_Const))
+
+
+def _meetings(subject: Subject, catalog: Catalog) -> Iterator[Meeting]:
     """All that can be told by names: also of what goes through unnest, WITH and sub-selects."""
     names = _Names(subject.tree, catalog)
     for node in walk(subject.tree):
@@ -80,39 +96,44 @@ class _Names:
             for one, other in product(each(left), each(right)):
                 for column, value in ((one, other), (other, one)):
                     if found := self._column(without_casts(column)):
-                        yield from self._meet(found, value, "compared")
+                        yield from self._meet(found, value, "compared", beginning(column))
 
     def stored(self, statement: Any) -> Iterator[Meeting]:
         table = self._tables.get(_alias(statement.relation))
         for name, value in assignments(statement, table):
             if table and name in table.columns:
-                yield from self._meet((table, table.columns[name]), value, "stored")
+                place = (table, table.columns[name])
+                yield from self._meet(place, value, "stored", statement.relation.location)
 
     def _meet(
-        self, place: tuple[Table, Column], value: Any, how: Literal["compared", "stored"]
+        self,
+        place: tuple[Table, Column],
+        value: Any,
+        how: Literal["compared", "stored"],
+        beside: int,
     ) -> Iterator[Meeting]:
-        for parameter in self._parameters(value, seen=set()):
-            yield Meeting(parameter.number, *place, how, parameter.location)
+        for one in self._values(value, seen=set()):
+            yield Meeting(one, *place, how, getattr(one, "location", beside))
 
-    def _parameters(self, value: Any, seen: set[tuple[str, str]]) -> Iterator[Any]:
-        """The parameters whose value, or an element of it, this may be."""
+    def _values(self, value: Any, seen: set[tuple[str, str]]) -> Iterator[Any]:
+        """The parameters and constants whose value, or an element of it, this may be."""
         value = without_casts(value)
-        if is_a(value, ast.ParamRef):
+        if is_a(value, ast.ParamRef, ast.A_Const):
             yield value
         elif is_a(value, ast.CoalesceExpr):
             for one in value.args:
-                yield from self._parameters(one, seen)
+                yield from self._values(one, seen)
         elif is_a(value, ast.A_ArrayExpr):
             for one in value.elements or ():
-                yield from self._parameters(one, seen)
+                yield from self._values(one, seen)
         elif is_a(value, ast.CaseExpr):
             for one in (*(when.result for when in value.args), value.defresult):
-                yield from self._parameters(one, seen)
+                yield from self._values(one, seen)
         elif is_a(value, ast.ColumnRef) and _qualified(value) not in seen:
             alias, name = _qualified(value)
             seen.add((alias, name))
             for source in self._derived.get(alias, {}).get(name, ()):
-                yield from self._parameters(source, seen)
+                yield from self._values(source, seen)
 
     def _column(self, node: Any) -> tuple[Table, Column] | None:
         if not is_a(node, ast.ColumnRef):

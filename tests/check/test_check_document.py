@@ -57,6 +57,11 @@ def findings(rule: str, place: Place, folder: Path) -> Iterator[Finding]:
             files = [*migrations.read([migrations_dir()]), *migrations.read([folder])]
             used = used_indexes(altered, bound())
             found = [*migrations.check_indexes(altered.connection, altered.catalog, used, files)]
+    elif rule == "declared":
+        with place.connection.transaction(force_rollback=True):
+            place.connection.execute("COMMENT ON TABLE messages IS 'Messages.\ntennant: convo_id'")
+            altered = read_catalog(place.connection)
+            found = [*migrations.check_declared(altered, migrations.read([migrations_dir()]))]
     elif rule in migrations.RULES:
         found = [
             *migrations.check(migrations.read([changed_migrations(folder, first(FILES, rule))]))

@@ -332,6 +332,28 @@ STATEMENTS = [
         "locked.last_seq + 1, :sender_did, :message_id",
     ),
     case(NEAR_MISS, "find_commit", "m.member_did = found.sender_did", "m.member_did = :sender_did"),
+    # ---- refused: prepared, and in vain
+    case(
+        "refused",
+        "apply_commit",
+        "ordinal, data)\n    SELECT :convo_id, stored.epoch + 1, given.ordinal, given.data",
+        "ordinal)\n    SELECT :convo_id, stored.epoch + 1, given.ordinal",
+    ),
+    case("refused", "apply_commit", "'commit', :expected_epoch", "'comit', :expected_epoch"),
+    case("refused", "list_commits", "message_type = 'commit'", "message_type = 'comit'"),
+    # ---- order: the first page
+    case(
+        "order",
+        "list_messages",
+        "coalesce(:cursor_seq, 9223372036854775807)",
+        "coalesce(:cursor_seq, 0)",
+    ),
+    case(
+        "order",
+        "list_members",
+        "coalesce(:cursor_member_did::text, '')",
+        "coalesce(:cursor_member_did::text, 'z')",
+    ),
     # ---- idle
     case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.convo_id IS NULL"),
     case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.read_seq IS NOT NULL"),
@@ -366,6 +388,7 @@ STUBS = [
     case("columns", "get_membership", "    read_seq: int\n", "    read_seq: int\n    more: int\n"),
     case("columns", "get_current_epoch", "convo_id: ConvoId) -> int:", "convo_id: ConvoId) -> str:"),
     case("parameter", "mark_read", "seq: Seq)", "seq: str)"),
+    case("parameter", "get_key_package", "cipher_suite: CipherSuite", "cipher_suite: int"),
     case("parameter", "get_membership", "convo_id: ConvoId, member_did: Did) -> Member | None", "convo_id: int, member_did: Did) -> Member | None"),
     case("drift", "get_membership", "member_did: Did) -> Member | None", "did: Did) -> Member | None"),
     case("drift", "get_membership", "member_did: Did) -> Member | None", "member_did: Did) -> Member"),
@@ -382,8 +405,11 @@ SCHEMA = [
 ]  # fmt: skip
 
 INDEXES = [
+    case(NEAR_MISS, "wide_idx", "", "CREATE INDEX wide_idx ON messages (convo_id) INCLUDE (epoch); COMMENT ON INDEX wide_idx IS 'kept: x'"),
+    case(NEAR_MISS, "class_idx", "", "CREATE INDEX class_idx ON messages (convo_id text_pattern_ops); COMMENT ON INDEX class_idx IS 'kept: x'"),
     case("index-unused", "messages_sender_did_idx", "", "CREATE INDEX messages_sender_did_idx ON messages (sender_did)"),
     case("index-prefix", "messages_convo_id_idx", "", "CREATE INDEX messages_convo_id_idx ON messages (convo_id)"),
+    case("index-prefix", "again_key", "", "CREATE UNIQUE INDEX again_key ON messages (convo_id, seq)"),
     case("index-prefix", "again_idx", "", "CREATE INDEX again_idx ON members (member_did, convo_id) WHERE left_at IS NULL"),
     case(NEAR_MISS, "kept_idx", "", "CREATE INDEX kept_idx ON messages (sender_did); COMMENT ON INDEX kept_idx IS 'kept: the abuse desk asks by it'"),
     case(NEAR_MISS, "sender_key", "", "CREATE UNIQUE INDEX sender_key ON messages (sender_did, convo_id, seq)"),
@@ -392,10 +418,10 @@ INDEXES = [
 
 GUARD = """
 DO $$ DECLARE lost bigint; BEGIN
-    LOCK TABLE messages IN ACCESS EXCLUSIVE MODE;
-    SELECT count(*) INTO lost FROM messages;
+    LOCK TABLE members IN ACCESS EXCLUSIVE MODE;
+    SELECT count(*) INTO lost FROM members;
     IF lost > 0 AND current_setting('catbird.allow_destructive', true) IS DISTINCT FROM '0004_key_packages' THEN
-        RAISE EXCEPTION 'messages with its % rows', lost;
+        RAISE EXCEPTION 'members with its % rows', lost;
     END IF;
 END $$;
 """
@@ -411,11 +437,18 @@ FILES = [
     case("destructive", LAST, END, "UPDATE messages SET deleted_at = now();"),
     case("destructive", LAST, END, "ALTER TABLE messages ALTER COLUMN seq TYPE integer;"),
     case("destructive", LAST, END, "DROP SCHEMA other CASCADE;"),
+    case("destructive", LAST, END, "DELETE FROM messages WHERE convo_id = convo_id;"),
+    case("destructive", LAST, END, "DELETE FROM messages WHERE convo_id IS NOT NULL;"),
+    case("destructive", LAST, END, "MERGE INTO messages AS s USING members AS m ON m.convo_id = s.convo_id WHEN MATCHED THEN DELETE;"),
+    case("destructive", LAST, END, "INSERT INTO conversations (id, creator_did) SELECT c.id, 'x' FROM conversations AS c ON CONFLICT (id) DO UPDATE SET title = NULL;"),
+    case("destructive", LAST, END, "ALTER TABLE messages SET UNLOGGED;"),
+    case("destructive", LAST, END, "ALTER TABLE conversations ALTER COLUMN title TYPE text USING left(title, 3);"),
+    case("destructive", LAST, END, "CREATE FUNCTION wipe() RETURNS void LANGUAGE sql AS 'DELETE FROM messages';"),
     case("destructive", LAST, END, "DO $$ BEGIN EXECUTE 'DROP TABLE messages'; END $$;"),
     case("destructive", LAST, END, "DROP TABLE messages;" + GUARD),
     case("destructive", LAST, END, GUARD.replace("0004", "0003") + "DROP TABLE messages;"),
     case("destructive", LAST, END, GUARD.replace("count(*)", "0") + "DROP TABLE messages;"),
-    case("destructive", LAST, END, GUARD.replace("    LOCK TABLE messages IN ACCESS EXCLUSIVE MODE;", "") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, GUARD.replace("    LOCK TABLE members IN ACCESS EXCLUSIVE MODE;", "") + "DROP TABLE messages;"),
     case("destructive", LAST, END, "-- transactional: false\n" + GUARD + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "-- squawk-ignore-file ban-drop-table -- a test\n" + GUARD + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "DELETE FROM messages WHERE convo_id = 'c1';"),
@@ -427,6 +460,15 @@ FILES = [
     case("migration", LAST, END, "CREATE TABEL x (id bigint);"),
     case("migration", LAST, END, "-- rollback: none"),
     case("migration", LAST, END, "-- rollback: none (it has one)"),
+]  # fmt: skip
+
+DROPS = "ALTER TABLE members DROP COLUMN joined_at;"
+GUARDS = [
+    case("destructive", "members", "IS DISTINCT FROM", "<>"),  # NULL where it is not set
+    case("destructive", "members", "IF lost > 0", "IF false"),
+    case("destructive", "members", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"),
+    case(NEAR_MISS, "members", "IF lost > 0 AND", "IF"),
+    case(NEAR_MISS, "members", "", ""),
 ]  # fmt: skip
 
 ROUND_TRIPS = [
@@ -524,6 +566,27 @@ def test_a_migration_that_leads_elsewhere_is_found(
 ):
     folder = changed_migrations(tmp_path, one, only="0001")
     judge(one, list(migrations.round_trip(catbird_empty_database_url, [folder])))
+
+
+@pytest.mark.parametrize("one", GUARDS, ids=str)
+def test_a_guard_that_does_not_ask_is_found(
+    one: Case, tmp_path: Path, catbird_empty_database_url: str
+):
+    changed_migrations(tmp_path, None, only="0001")
+    guard = GUARD.replace("0004_key_packages", "0002_drop").replace(one.old, one.new, 1)
+    (tmp_path / "0002_drop.sql").write_text(f"-- A step.\n{guard}\n{DROPS}", encoding="utf-8")
+    judge(one, list(migrations.round_trip(catbird_empty_database_url, [tmp_path])))
+
+
+def test_a_way_back_that_fails_does_not_accuse_the_others(
+    tmp_path: Path, catbird_empty_database_url: str
+):
+    changed_migrations(tmp_path, None)
+    (tmp_path / "0005_more.sql").write_text("ALTER TABLE members ALTER read_seq SET DEFAULT 7;")
+    (tmp_path / "0005_more.rollback.sql").write_text("SELECT 1;")
+    [found] = migrations.round_trip(catbird_empty_database_url, [tmp_path])
+    assert found.path.name == "0005_more.rollback.sql"
+    assert "column members.read_seq is different" in found.message
 
 
 def test_a_migration_without_a_way_back_is_found(tmp_path: Path):

@@ -86,7 +86,7 @@ SELECT s.seq
 -- name: or_inside_the_members_row :many
 -- tenant: convo_id
 -- actor: reader_did
--- Finds: [-- actor: reader_did] :reader_did stands in no equality with an owner
+-- Finds: [m.read_seq] this side of the OR is true without :reader_did
 SELECT s.seq
   FROM messages AS s
   JOIN members AS m ON m.convo_id = s.convo_id
@@ -108,7 +108,7 @@ SELECT d.title
 -- tenant: id
 -- actor: user_id
 -- Takes: Any
--- Finds: [c.is_public] this side of the OR is true without :user_id
+-- Finds: nothing
 SELECT d.title
   FROM collections AS c
   JOIN documents AS d ON d.collection_id = c.id
@@ -116,6 +116,84 @@ SELECT d.title
    AND (c.owner_id = :user_id
         OR c.is_public
         OR EXISTS (SELECT FROM grants AS g WHERE g.collection_id = c.id AND g.user_id = :user_id));
+
+-- name: owner_or_public :many
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: nothing
+SELECT d.title
+  FROM documents AS d
+ WHERE d.collection_id = :id
+   AND EXISTS (SELECT FROM collections AS c WHERE c.id = :id AND (c.owner_id = :user_id OR c.is_public));
+
+-- name: owner_or_not_public :many
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: [NOT] this side of the OR is true without :user_id
+SELECT c.title FROM collections AS c WHERE c.id = :id AND (c.owner_id = :user_id OR NOT c.is_public);
+
+-- name: owner_or_something_that_nobody_called_public :many
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: [c.title] this side of the OR is true without :user_id
+SELECT c.title FROM collections AS c WHERE c.id = :id AND (c.owner_id = :user_id OR c.title = 'public');
+
+-- name: another_collection_is_public :many
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: [EXISTS] this side of the OR is true without :user_id
+SELECT c.title
+  FROM collections AS c
+ WHERE c.id = :id
+   AND (c.owner_id = :user_id OR EXISTS (SELECT FROM collections AS other WHERE other.is_public));
+
+-- name: public_and_the_actor_not_asked :many
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: [-- actor: user_id] :user_id stands in no equality with an owner
+SELECT c.title FROM collections AS c WHERE c.id = :id AND c.is_public AND c.title <> :user_id::text;
+
+-- name: who_may_read_writes :rows
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: [c.is_public] this side of the OR is true without :user_id
+UPDATE documents AS d
+   SET title = 'mine'
+  FROM collections AS c
+ WHERE d.collection_id = c.id AND c.id = :id AND (c.owner_id = :user_id OR c.is_public);
+
+-- name: who_may_read_writes_the_collection :rows
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: [c.is_public] this side of the OR is true without :user_id
+UPDATE collections AS c SET title = 'mine' WHERE c.id = :id AND (c.owner_id = :user_id OR c.is_public);
+
+-- name: who_may_read_inserts :rows
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: [documents] the row inserted into documents is not covered by what :user_id may see or write
+INSERT INTO documents (collection_id, id, title, pages, tags, weight, meta)
+SELECT c.id, :document_id::uuid, 'mine', 0, '{}', 0, '{}'
+  FROM collections AS c
+ WHERE c.id = :id AND (c.owner_id = :user_id OR c.is_public);
+
+-- name: who_may_read_deletes_by_a_cte :rows
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: [documents] documents AS d is not covered by what :user_id may see or write
+WITH readable AS (
+    SELECT c.id FROM collections AS c WHERE c.id = :id AND (c.owner_id = :user_id OR c.is_public)
+)
+DELETE FROM documents AS d USING readable WHERE d.collection_id = readable.id;
 
 -- name: owner_or_a_grant_elsewhere :many
 -- tenant: id

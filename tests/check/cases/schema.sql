@@ -53,7 +53,8 @@ CREATE TABLE collections (
     meta jsonb NOT NULL
 );
 COMMENT ON TABLE collections IS 'tenant: id, owner_id
-actor: owner_id';
+actor: owner_id
+public: is_public';
 
 CREATE TABLE grants (
     collection_id uuid NOT NULL REFERENCES collections,
