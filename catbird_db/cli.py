@@ -313,12 +313,12 @@ class _Steps:
         self._silent = silent
         self._current: str | None = None
         self._since = 0.0
-        self.spinner = out.status("connecting")
+        self._spinner = out.status("connecting")
 
     @contextmanager
     def shown(self) -> Generator[None]:
         if out.is_terminal and not self._silent:
-            self.spinner.start()
+            self._spinner.start()
         try:
             yield
             self._end(self._done)
@@ -326,12 +326,12 @@ class _Steps:
             self._end("[red]failed[/]")
             raise
         finally:
-            self.spinner.stop()
+            self._spinner.stop()
 
     def begin(self, step: str) -> None:
         self._end(self._done)
         self._current, self._since = step, time.perf_counter()
-        self.spinner.update(f"applying {step}")
+        self._spinner.update(f"applying {step}")
 
     def _end(self, how: str) -> None:
         if self._current is not None:

@@ -74,7 +74,7 @@ def refusal(losses: dict[str, str]) -> DestructiveMigrationError:
     told = "; ".join(f"{migration} would lose {lost}" for migration, lost in losses.items())
     options = " ".join(f"--allow-destructive {migration}" for migration in losses)
     return DestructiveMigrationError(
-        f"{told}. Nothing was changed. To lose it: catbird-db migrate {options}, or one by one: "
+        f"{told}. Not applied. To lose it: catbird-db migrate {options}, or one by one: "
         f'PGOPTIONS="-c {SETTING}={next(iter(losses))}" yoyo apply',
         losses=losses,
         query=next(iter(losses)),

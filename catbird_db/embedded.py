@@ -445,6 +445,8 @@ def _keep_for_later(data: Path, cached: Path) -> None:
     part = cached.with_name(f"{cached.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         cached.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in cached.parent.glob(f"{cached.name}.*"):  # by one that was killed
+            left.unlink(missing_ok=True)
         if _tar("-cf", part, data):
             part.rename(cached)
         part.unlink(missing_ok=True)

@@ -68,7 +68,7 @@ class QueryError(DatabaseError):
 
 
 class DestructiveMigrationError(QueryError):
-    """A migration would lose data, and the operator has not named it; nothing was changed.
+    """A migration would lose data, and the operator has not named it: it was not applied.
 
     Attributes:
         losses: what would be lost, by the migration that would lose it.

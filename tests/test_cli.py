@@ -241,7 +241,7 @@ def test_migrate_stops_where_data_would_be_lost_and_says_how_to_go_on(
     refused = run("migrate", database_url=url, before=losing)
     assert (refused.returncode, refused.stdout) == (3, "")
     assert refused.stderr.count("\n") == 1
-    assert "0003_drop would lose notes with its 2 rows. Nothing was changed." in refused.stderr
+    assert "0003_drop would lose notes with its 2 rows. Not applied." in refused.stderr
     assert "catbird-db migrate --allow-destructive 0003_drop" in refused.stderr
     told = run("migrate", "--json", database_url=url, before=losing)
     assert told.returncode == 3
