@@ -1,5 +1,6 @@
 """Items: trimmed, paged, counted on request, and changed where something is given."""
 
+import asyncio
 import json
 from uuid import UUID
 
@@ -87,6 +88,17 @@ async def test_what_is_left_out_stays_and_none_clears(catbird_pool: Pool) -> Non
         await update_item(catbird_pool, item_id=item.id, name=None)  # type: ignore[arg-type]
     assert await get_item(catbird_pool, item_id=item.id) == cleared
     assert await get_item(catbird_pool, item_id=other.id) == other
+
+
+async def test_changes_of_different_fields_at_once_are_both_kept(catbird_pool: Pool) -> None:
+    item = await create_item(catbird_pool, name="0", description="0")
+    for each in range(1, 30):
+        await asyncio.gather(
+            update_item(catbird_pool, item_id=item.id, name=f"{each}"),
+            update_item(catbird_pool, item_id=item.id, description=f"{each}"),
+        )
+        now = await get_item(catbird_pool, item_id=item.id)
+        assert (now.name, now.description) == (f"{each}", f"{each}")
 
 
 async def test_an_unknown_item_is_not_found(catbird_pool: Pool) -> None:
