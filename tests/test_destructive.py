@@ -26,7 +26,6 @@ SQL, PYTHON = "0002_drop_notes", "0003_drop_tags"
 def guarded(migration: str, table: str, then: str) -> str:
     """A destructive migration as docs/operations.md has it."""
     return dedent(f"""\
-        -- What it loses is counted under a lock that lasts until it is lost.
         DO $$
         DECLARE
             lost bigint;
@@ -36,9 +35,9 @@ def guarded(migration: str, table: str, then: str) -> str:
             IF lost > 0 AND current_setting('catbird.allow_destructive', true) IS DISTINCT FROM '{migration}' THEN
                 RAISE EXCEPTION '{table} with its % rows', lost;
             END IF;
+            {then};
         END
         $$;
-        {then};
         """)
 
 
@@ -90,12 +89,14 @@ def folder(tmp_path: Path, url: str) -> Path:
     return folder
 
 
-def yoyo(url: str, folder: Path, allow: str = "") -> subprocess.CompletedProcess[str]:
+def yoyo(
+    url: str, folder: Path, *options: str, allow: str = ""
+) -> subprocess.CompletedProcess[str]:
     database = url.replace("postgresql:", "postgresql+psycopg:")
     return subprocess.run(
         [
             *(sys.executable, "-m", "yoyo", "apply", "--no-config-file", "--batch"),
-            *("--database", database, folder),
+            *("--database", database, *options, folder),
         ],
         cwd=ROOT,
         env={**os.environ, "PGOPTIONS": f"-c catbird.allow_destructive={allow}"} if allow else None,
@@ -182,6 +183,22 @@ def test_plain_yoyo_stops_before_each_migration_that_is_not_named(url: str, fold
     assert applied(url, folder)[-1] == "0004_more"
 
 
+def test_not_even_force_destroys_what_is_not_named(url: str, folder: Path) -> None:
+    """yoyo then goes on with the next statement; so the one that asks is the one that destroys."""
+    yoyo(url, folder, "--force")
+    assert "table notes" in snapshot(url) and "tags.old" in snapshot(url)
+
+
+def test_a_guard_may_stand_above_what_it_guards(url: str, folder: Path) -> None:
+    text = guarded(SQL, "notes", "PERFORM 1") + "DROP TABLE notes;"
+    (folder / f"{SQL}.sql").write_text(text)
+    with pytest.raises(DestructiveMigrationError, match="notes with its 1234 rows"):
+        migrate.apply(url, directory=folder, allow_destructive=[PYTHON])
+    assert yoyo(url, folder).returncode != 0
+    assert "table notes" in snapshot(url)
+    assert len(migrate.apply(url, directory=folder, allow_destructive=[SQL, PYTHON])) == 3
+
+
 # What is counted.
 
 
@@ -229,7 +246,7 @@ def test_nothing_is_written_between_the_count_and_the_loss(url: str, folder: Pat
         python("0005_python", "tables=['tags']", "SELECT pg_sleep(0.5); DROP TABLE tags")
     )
     (folder / "0006_sql.sql").write_text(
-        guarded("0006_sql", "notes", "SELECT pg_sleep(0.5); DROP TABLE notes")
+        guarded("0006_sql", "notes", "PERFORM pg_sleep(0.5); DROP TABLE notes")
     )
     migrating = threading.Thread(target=lambda: migrate.apply(url, directory=folder))
     migrating.start()
@@ -264,7 +281,7 @@ def waits_to_write(url: str, table: str) -> bool:
     [
         ("0005_a.py", python("0005_a", "tables=['gone']", "SELECT 1"), "no table gone"),
         ("0005_a.py", python("0005_a", "columns=['tags.gone']", "SELECT 1"), '"gone" does not'),
-        ("0005_a.sql", guarded("0005_a", "gone", "SELECT 1"), '"gone" does not exist'),
+        ("0005_a.sql", guarded("0005_a", "gone", "PERFORM 1"), '"gone" does not exist'),
         ("0005_a.sql", guarded("0005_a", "notes", "DROP TABLE notes").replace("count(*)", "1/0"), "division by zero"),
     ],
 )  # fmt: skip

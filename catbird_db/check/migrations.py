@@ -276,7 +276,7 @@ def _destructive(files: Sequence[File]) -> Iterator[Finding]:
                     text = file.text[start:].partition("\n")[0]
                     message = f"{what}, and asks nobody"
                     mend = (
-                        "a DO block above it, in the same transaction, that locks the table, counts"
+                        "a DO block around or above it, in the same transaction, that locks the table, counts"
                         f" what would be lost, and raises unless current_setting('{SETTING}', true) is '{file.path.stem}'"
                     )
                     yield file.at(start, "destructive", message, mend, len(text))

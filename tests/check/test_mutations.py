@@ -449,6 +449,7 @@ FILES = [
     case("destructive", LAST, END, GUARD.replace("0004", "0003") + "DROP TABLE messages;"),
     case("destructive", LAST, END, GUARD.replace("count(*)", "0") + "DROP TABLE messages;"),
     case("destructive", LAST, END, GUARD.replace("    LOCK TABLE members IN ACCESS EXCLUSIVE MODE;", "") + "DROP TABLE messages;"),
+    case(NEAR_MISS, LAST, END, GUARD.replace("END IF;", "END IF;\n    DROP TABLE messages;")),
     case("destructive", LAST, END, "-- transactional: false\n" + GUARD + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "-- squawk-ignore-file ban-drop-table -- a test\n" + GUARD + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "DELETE FROM messages WHERE convo_id = 'c1';"),
