@@ -13,6 +13,7 @@ import pytest
 from test_migrate import ROOT, eventually, execute, snapshot, waits_for_a_lock
 
 from catbird_db import migrate
+from catbird_db.backup import list_backups
 from catbird_db.errors import (
     BackupError,
     DestructiveMigrationError,
@@ -418,6 +419,32 @@ def test_a_backup_that_fails_keeps_the_table(url: str, folder: Path) -> None:
     refused = yoyo(url, folder, allow=PYTHON)
     assert refused.returncode != 0 and "cannot be backed up" in refused.stderr
     assert "table tags" in snapshot(url) and PYTHON not in applied(url, folder)
+
+
+def test_a_migrator_that_is_killed_has_lost_nothing(url: str, folder: Path) -> None:
+    (folder / f"{SQL}.sql").unlink()
+    path = folder / f"{PYTHON}.py"
+    slowly = "connection.execute('DROP TABLE tags'); connection.execute('SELECT pg_sleep(60)')"
+    path.write_text(BACKED_UP.replace('connection.execute("DROP TABLE tags")', slowly))
+    script = (
+        "import sys; from pathlib import Path; from catbird_db.migrate import apply;"
+        f"apply(sys.argv[1], directory=Path(sys.argv[2]), allow_destructive=[{PYTHON!r}])"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", script, url, folder], cwd=ROOT)
+    sleeping = (
+        "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT pg_sleep%'"
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        count = f"SELECT count(*) {sleeping}"
+        assert eventually(lambda: connection.execute(count).fetchone() == (1,))  # type: ignore[arg-type]
+        killed.kill()
+        killed.wait()
+        connection.execute(f"SELECT pg_terminate_backend(pid) {sleeping}")  # type: ignore[arg-type]
+        assert connection.execute("SELECT count(*) FROM tags").fetchone() == (100,)
+        assert list_backups(connection) == []
+    assert PYTHON not in applied(url, folder)
+    path.write_text(BACKED_UP)
+    assert PYTHON in migrate.apply(url, directory=folder, allow_destructive=[PYTHON])
 
 
 # Python migrations are migrations.
