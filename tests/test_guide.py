@@ -88,6 +88,30 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("kind", ["sql", "py"])
+def test_the_examples_that_lose_data_ask_first(
+    catbird_empty_database_url: str, tmp_path: Path, kind: str
+) -> None:
+    url, drop = catbird_empty_database_url, "0042_drop_notes"
+    page = (ROOT / "docs" / "operations.md").read_text()
+    section = page.partition("## Migrations that lose data")[2].partition("### Backups")[0]
+    (example,) = re.findall(rf"^```{kind}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    (tmp_path / "0041_last_of_notes.sql").write_text("CREATE TABLE notes (id int PRIMARY KEY);")
+    migrate.apply(url, directory=tmp_path)
+    with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO notes SELECT generate_series(1, 1234)")
+    (tmp_path / f"{drop}.{kind}").write_text(example)
+    with pytest.raises(DestructiveMigrationError) as caught:
+        migrate.apply(url, directory=tmp_path)
+    assert re.search(r"notes with its 1234 rows|1,234 rows of notes", caught.value.losses[drop])
+    for _ in range(2 if kind == "py" else 1):  # with a backup there is a way back
+        assert migrate.apply(url, directory=tmp_path, allow_destructive=[drop]) == [drop]
+        if kind == "py":
+            assert migrate.rollback(url, directory=tmp_path) == [drop]
+            with psycopg.connect(url) as connection:
+                assert connection.execute("SELECT count(*) FROM notes").fetchone() == (1234,)
+
+
 def test_the_guides_files_pass_the_check(folder: Path) -> None:
     found = [str(one) for one in rules.check(rules.read([folder])) if "no way back" not in str(one)]
     assert not found, "\n".join(found)
