@@ -8,12 +8,14 @@
 Every public name is here; each function's `help()` shows its SQL's own comment too.
 """
 
-from . import chat, corpus, errors, health, pool, storage, users, vault
+from . import chat, corpus, database, errors, health, items, pool, storage, users, vault
 from .chat import *
 from .config import Settings
 from .corpus import *
+from .database import *
 from .errors import *
 from .health import *
+from .items import *
 from .pagination import Page
 from .pool import *
 from .query import verify
@@ -25,8 +27,10 @@ from .vault import *
 __all__ = ["UNSET", "Page", "Settings"]
 __all__ += chat.__all__
 __all__ += corpus.__all__
+__all__ += database.__all__
 __all__ += errors.__all__
 __all__ += health.__all__
+__all__ += items.__all__
 __all__ += pool.__all__
 __all__ += storage.__all__
 __all__ += users.__all__

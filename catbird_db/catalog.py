@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SNAPSHOT_SQL", "schema_snapshot"]
 
-# yoyo's own tables and what extensions bring are not part of the schema.
+# yoyo's own tables, backups and what extensions bring are not part of the schema.
 SNAPSHOT_SQL: LiteralString = r"""
 WITH extension_member AS MATERIALIZED (
     SELECT d.classid, d.objid FROM pg_catalog.pg_depend AS d WHERE d.deptype = 'e'
@@ -19,7 +19,7 @@ WITH extension_member AS MATERIALIZED (
 schema_of_ours AS MATERIALIZED (
     SELECT n.oid, n.nspname, n.nspacl
       FROM pg_catalog.pg_namespace AS n
-     WHERE n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%'
+     WHERE n.nspname NOT IN ('information_schema', 'catbird_backup') AND n.nspname NOT LIKE 'pg\_%'
        AND (n.tableoid, n.oid) NOT IN (SELECT e.classid, e.objid FROM extension_member AS e)
 ),
 relation AS MATERIALIZED (

@@ -1,27 +1,32 @@
 """The `catbird-db` command. Each subcommand imports what it needs, so that `--help` is quick."""
 
 import io
+import json
 import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from .check.command import register as register_check
 from .config import Settings
-from .errors import DatabaseError
+from .errors import DatabaseError, DestructiveMigrationError, StorageError
+from .storage_commands import register as register_storage
+from .terminal import AsJson, DatabaseUrl, database, err, fail, on_pool, out, spinner
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["app", "main"]
 
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
+T = TypeVar("T")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+WOULD_LOSE_DATA = 3
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 app = typer.Typer(
     name="catbird-db",
@@ -32,16 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 register_check(app)
-
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--database-url",
-        envvar="DATABASE_URL",
-        metavar="URL",
-        help="postgresql://user:password@host:port/database",
-    ),
-]
+register_storage(app)
 
 
 def main() -> None:
@@ -51,8 +47,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that has no ✓ gets a ?
     try:
         app(prog_name="catbird-db")
-    except DatabaseError as error:
-        _fail(str(error))
+    except (DatabaseError, StorageError) as error:
+        fail(str(error))
 
 
 @app.callback(invoke_without_command=True)
@@ -62,6 +58,9 @@ def catbird_db(
     """The PostgreSQL data layer of an end-to-end-encrypted workspace server.
 
     New here? [bold]catbird-db demo[/] needs no database: it brings its own.
+
+    Exit status: 0 where all is well; 1 where something is not; 2 for a command that cannot be
+    understood; 3 where a migration would lose data and is not named.
     """
     if version:
         from importlib.metadata import version as version_of
@@ -76,7 +75,7 @@ def demo() -> None:
     try:
         from .demo import run
     except ImportError as missing:
-        _fail(str(missing))
+        fail(str(missing))
     try:
         kept = run(out)
     except KeyboardInterrupt:
@@ -86,15 +85,74 @@ def demo() -> None:
 
 
 @app.command()
-def migrate(database_url: DatabaseUrl = None) -> None:
-    """Apply the migrations that the database does not have yet."""
+def up(
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Empty, and thrown away at the end.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start the user's own PostgreSQL, migrated, and stay until Ctrl-C.
+
+    Programs with DATABASE_TYPE=embedded share it, and start it where it is not running.
+    """
+    import signal
+
+    from .embedded import start_server, user_data_dir
     from .migrate import apply
 
-    url = _url(database_url)
-    steps = _Steps("applied")
-    with steps.shown():
-        applied = apply(url, on_step=steps.begin)
-    if not applied:
+    def stop(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with spinner("starting PostgreSQL"):
+            server = start_server(None if memory else user_data_dir())
+        with server:
+            with spinner("migrating"):
+                apply(server.url)
+            if as_json:
+                told = {"database_url": server.url, "directory": str(server.directory)}
+                typer.echo(json.dumps(told))
+            else:
+                out.print(
+                    "PostgreSQL is up. Ctrl-C stops it, unless others use it.", soft_wrap=True
+                )
+                out.print(f"export DATABASE_URL='{escape(server.url)}'", soft_wrap=True)
+            sys.stdout.flush()
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+
+
+@app.command()
+def migrate(
+    database_url: DatabaseUrl = None,
+    allow_destructive: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="This migration may lose data; more than once: these."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply the migrations that the database does not have yet.
+
+    Where one of them would lose data and is not named, none is applied: exit status 3.
+    """
+    from .migrate import apply
+
+    steps = _Steps("applied", silent=as_json)
+    with database(database_url) as url:
+        try:
+            with steps.shown():
+                applied = apply(url, allow_destructive=allow_destructive or (), on_step=steps.begin)
+        except DestructiveMigrationError as error:
+            if as_json:
+                typer.echo(json.dumps({"applied": steps.done, "would_lose": error.losses}))
+            err.print(f"[bold red]error:[/] {escape(str(error))}")
+            raise typer.Exit(WOULD_LOSE_DATA) from None
+    if as_json:
+        typer.echo(json.dumps({"applied": applied, "would_lose": {}}))
+    elif not applied:
         out.print("Nothing to apply: the database is up to date.")
 
 
@@ -112,13 +170,15 @@ def rollback(
     from .migrate import rollback as roll_back
     from .migrate import status as migration_status
 
-    url = _url(database_url)
-    if not yes:
-        applied = migration_status(url).applied
-        doomed = applied[-count:] if to is None else applied[_place(to, applied) :]
-        if doomed:
-            typer.confirm(f"Roll back {', '.join(reversed(doomed))}, with all data?", abort=True)
-    rolled_back = roll_back(url, count=count, target=to)
+    with database(database_url) as url:
+        if not yes:
+            applied = migration_status(url).applied
+            doomed = applied[-count:] if to is None else applied[_place(to, applied) :]
+            if doomed:
+                typer.confirm(
+                    f"Roll back {', '.join(reversed(doomed))}, with all data?", abort=True
+                )
+        rolled_back = roll_back(url, count=count, target=to)
     for migration in rolled_back:
         out.print(f"rolled back  {migration}")
     if not rolled_back:
@@ -126,24 +186,13 @@ def rollback(
 
 
 @app.command()
-def status(
-    database_url: DatabaseUrl = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
+def status(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
     """Show the health of the database and its migrations; exit status 0 only if all is well."""
-    import asyncio
+    from .health import health_check
 
-    from .health import Health, health_check
-    from .pool import open_pool
-
-    # No connection beforehand: one that fails is a finding of the health check.
-    settings = Settings(database_url=_url(database_url), db_pool_min_size=0)
-
-    async def ask() -> Health:
-        async with open_pool(settings) as pool:
-            return await health_check(pool)
-
-    health = asyncio.run(ask())
+    with database(database_url) as url:
+        # No connection beforehand: one that fails is a finding of the health check.
+        health = on_pool(Settings(database_url=url, db_pool_min_size=0), health_check)
     if as_json:
         typer.echo(health.model_dump_json(indent=2))
     else:
@@ -163,6 +212,79 @@ def status(
     raise typer.Exit(0 if health.status == "ok" else 1)
 
 
+@app.command()
+def backups(
+    database_url: DatabaseUrl = None,
+    delete_expired: Annotated[
+        bool, typer.Option("--delete-expired", help="Delete those whose time is over.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the backups of tables that migrations took before they lost data."""
+    import psycopg
+
+    from .backup import delete_expired_backups, list_backups
+    from .migrate import connection_parameters
+
+    with database(database_url) as url:
+        try:
+            with psycopg.connect(**connection_parameters(url), autocommit=True) as connection:
+                deleted = delete_expired_backups(connection) if delete_expired else []
+                kept = list_backups(connection)
+        except psycopg.Error as error:
+            fail(str(error))
+    if as_json:
+        listed = [
+            {
+                **vars(one),
+                "taken_at": one.taken_at.isoformat(),
+                "expires_at": one.expires_at.isoformat(),
+            }
+            for one in kept
+        ]
+        typer.echo(json.dumps({"deleted": deleted, "backups": listed}, indent=2))
+        return
+    for name in deleted:
+        out.print(f"deleted  {name}")
+    table = Table("backup", "of", "rows", "expires", box=None, padding=(0, 3, 0, 0), pad_edge=False)
+    for one in kept:
+        table.add_row(
+            one.name, one.table, f"{one.row_count:,}", f"{one.expires_at:%Y-%m-%d %H:%M %Z}"
+        )
+    out.print(table if kept else "No backups.")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def psql(context: typer.Context, database_url: DatabaseUrl = None) -> None:
+    """Open psql on the database. What follows is psql's: catbird-db psql -c 'SELECT 1'."""
+    import os
+    import shutil
+    import signal
+    import subprocess
+
+    from psycopg.conninfo import make_conninfo
+
+    from .embedded import find_binaries
+    from .migrate import connection_parameters
+
+    with database(database_url) as url:
+        parameters = connection_parameters(url)
+        password = parameters.pop("password", None)  # arguments are for all to see
+        signal.signal(signal.SIGINT, _ignore)  # Ctrl-C is for psql
+        done = subprocess.run(
+            [
+                shutil.which("psql") or str(find_binaries() / "psql"),
+                make_conninfo(**parameters),
+                *context.args,
+            ],
+            env={**os.environ, **({"PGPASSWORD": password} if password else {})},
+            check=False,
+        )
+    raise typer.Exit(done.returncode)
+
+
 def _show(
     verdict: str, facts: dict[str, str | None], migrations: dict[str, str], problems: list[str]
 ) -> None:
@@ -178,18 +300,24 @@ def _show(
         out.print("", table, sep="\n")
 
 
+def _ignore(*_: object) -> None:
+    """A handler, where SIG_IGN would be inherited."""
+
+
 class _Steps:
     """Lines that say what is done and how long it took; a spinner for what is being done."""
 
-    def __init__(self, done: str) -> None:
+    def __init__(self, done: str, *, silent: bool = False) -> None:
+        self.done: list[str] = []
         self._done = done
+        self._silent = silent
         self._current: str | None = None
         self._since = 0.0
         self._spinner = out.status("connecting")
 
     @contextmanager
     def shown(self) -> Generator[None]:
-        if out.is_terminal:
+        if out.is_terminal and not self._silent:
             self._spinner.start()
         try:
             yield
@@ -207,8 +335,11 @@ class _Steps:
 
     def _end(self, how: str) -> None:
         if self._current is not None:
+            if how == self._done:
+                self.done.append(self._current)
             took = _milliseconds(time.perf_counter() - self._since)
-            out.print(f"{how}  {self._current}  [dim]{took}[/]")
+            if not self._silent:
+                out.print(f"{how}  {self._current}  [dim]{took}[/]")
         self._current = None
 
 
@@ -217,16 +348,5 @@ def _place(last: str, applied: list[str]) -> int:
     return applied.index(last) + 1 if last in applied else len(applied)
 
 
-def _url(database_url: str | None) -> str:
-    if not database_url:
-        _fail("which database? give --database-url, or set DATABASE_URL")
-    return Settings(database_url=database_url).require_database_url()
-
-
 def _milliseconds(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds * 1000:,.1f} ms"
-
-
-def _fail(message: str) -> NoReturn:
-    err.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}")
-    sys.exit(1)

@@ -3,12 +3,14 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import InvalidArgumentError
+
+DatabaseType: TypeAlias = Literal["memory", "embedded", "postgres"]
 
 LONGEST = 2_147_483.0  # seconds; PostgreSQL keeps milliseconds in an int4
 
@@ -26,6 +28,8 @@ class Settings(BaseSettings):
         frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
     )
 
+    database_type: DatabaseType | None = None
+    """What `open_database` opens; unset: see `chosen_type`."""
     database_url: str | None = Field(default=None, repr=False)
     """``postgresql://user:password@host:port/database?sslmode=verify-full``, libpq's form."""
 
@@ -120,12 +124,18 @@ class Settings(BaseSettings):
             raise ValueError("must not be below DB_POOL_MIN_SIZE")
         return size
 
+    @property
+    def chosen_type(self) -> DatabaseType:
+        """``database_type``; unset, it is postgres where DATABASE_URL is set, and embedded where not."""
+        return self.database_type or ("postgres" if self.database_url else "embedded")
+
     def require_database_url(self) -> str:
         """``database_url``, or InvalidArgumentError saying how to set it."""
         if self.database_url is None:
             raise InvalidArgumentError(
                 "DATABASE_URL is not set: export DATABASE_URL=postgresql://user@host/database, "
-                "or pass Settings(database_url=...)"
+                "or pass Settings(database_url=...); without a server of your own: open_database "
+                "with DATABASE_TYPE=embedded"
             )
         return self.database_url
 

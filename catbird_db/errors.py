@@ -10,10 +10,12 @@ from typing import Any, Final, NoReturn
 import asyncpg
 
 __all__ = [
+    "BackupError",
     "ConflictError",
     "ConstraintError",
     "DatabaseConnectionError",
     "DatabaseError",
+    "DestructiveMigrationError",
     "HistoryTrimmedError",
     "IntegrityError",
     "InvalidArgumentError",
@@ -63,6 +65,22 @@ class PoolTimeoutError(DatabaseError):
 class QueryError(DatabaseError):
     """PostgreSQL refused a statement for a reason that is nobody's data: a wrong statement,
     a missing table or privilege, a timeout, a full disk."""
+
+
+class DestructiveMigrationError(QueryError):
+    """A migration would lose data, and the operator has not named it: it was not applied.
+
+    Attributes:
+        losses: what would be lost, by the migration that would lose it.
+    """
+
+    def __init__(self, message: str, *, losses: dict[str, str], query: str | None = None) -> None:
+        super().__init__(message, query=query)
+        self.losses = losses
+
+
+class BackupError(QueryError):
+    """A table cannot be backed up, or its backup is not what was put into it; nothing was changed."""
 
 
 class NotFoundError(DatabaseError):

@@ -79,7 +79,7 @@ async def health_check(pool: Pool, /, *, migrations: Sequence[str] | None = None
     try:
         state = await get_server_state(pool)
         latency = time.perf_counter() - start
-        applied = await _applied_migrations(pool)
+        applied = await applied_migrations(pool)
     except DatabaseError as error:
         problems.append(f"{type(error).__name__}: {error}")
     shipped = shipped_migrations() if migrations is None else migrations
@@ -109,7 +109,8 @@ async def health_check(pool: Pool, /, *, migrations: Sequence[str] | None = None
     )
 
 
-async def _applied_migrations(pool: Pool) -> list[str]:
+async def applied_migrations(pool: Pool) -> list[str]:
+    """The ids of the migrations that the database has; none where it never had one."""
     try:
         return [row.migration_id for row in await list_applied_migrations(pool)]
     except QueryError as error:

@@ -18,6 +18,7 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from . import destructive
 from .errors import (
     BY_SQLSTATE,
     DatabaseConnectionError,
@@ -35,6 +36,7 @@ if (
 __all__ = [
     "MigrationStatus",
     "apply",
+    "connection_parameters",
     "migrations_dir",
     "rollback",
     "shipped_migrations",
@@ -128,6 +130,7 @@ def apply(
 
     Each migration is one transaction (unless it says ``-- transactional: false``): one that fails,
     or is killed, leaves the database as it was before it. Waits while another process migrates.
+    Before the first of them runs, all that ask before they destroy (`catbird_db.destructive`) are asked.
 
     Args:
         database_url: a role that may create tables.
@@ -137,17 +140,40 @@ def apply(
 
     Raises:
         DatabaseConnectionError: the URL is wrong, or the server cannot be reached.
+        InvalidArgumentError: ``allow_destructive`` has an id that is none of the folder's.
+        DestructiveMigrationError: one would lose data and is not named; nothing was applied.
         QueryError: a migration failed; says file, line and SQLSTATE. Those before it stay applied.
     """
     directory = directory or migrations_dir()
     applied: list[str] = []
     with _errors_translated(), _alone(database_url) as backend:
-        for migration in backend.to_apply(_read(directory)):
+        pending = list(backend.to_apply(_read(directory)))
+        _look_ahead(backend, pending, allow_destructive, _ids(directory))
+        for migration in pending:
             if on_step:
                 on_step(migration.id)
             _run(backend, migration, "apply", may_destroy=migration.id in allow_destructive)
             applied.append(migration.id)
     return applied
+
+
+def _look_ahead(
+    backend: _Backend, pending: list[_Migration], allowed: Collection[str], known: list[str]
+) -> None:
+    if unknown := [id for id in allowed if id not in known]:
+        raise InvalidArgumentError(f"allow_destructive: there is no migration {unknown[0]}")
+    for migration in pending:
+        destructive.refuse_guard_without_transaction(migration)
+    if not _recorded(backend.connection):
+        return  # nothing of ours is there yet; what the first ones make, each still asks for
+    losses = {
+        migration.id: lost
+        for migration in pending
+        if migration.id not in allowed
+        and (lost := destructive.find_losses(backend.connection, migration))
+    }
+    if losses:
+        raise destructive.refusal(losses)
 
 
 def rollback(
@@ -206,19 +232,29 @@ def _refuse_what_cannot_be_undone(
     for migration in chosen:
         if not _file(migration, "rollback").exists():
             raise QueryError(f"{migration.id} has no {migration.id}.rollback.sql")
+        if _is_python(migration) and any(
+            step._rollback is None for step in destructive.steps_of(migration)
+        ):
+            raise QueryError(f"{migration.id} has a step without a rollback")
 
 
 # Files.
 
 
 def _ids(directory: Path) -> list[str]:
-    names = {file.stem for file in directory.glob("*.sql")}
+    names = {file.stem for file in directory.iterdir() if file.suffix in (".sql", ".py")}
     return sorted(name for name in names if not name.endswith(".rollback"))
 
 
 def _file(migration: _Migration, direction: _Direction) -> Path:
     path = Path(str(migration.path))
-    return path if direction == "apply" else path.with_suffix(".rollback.sql")
+    if direction == "apply" or _is_python(migration):
+        return path
+    return path.with_suffix(".rollback.sql")
+
+
+def _is_python(migration: _Migration) -> bool:
+    return Path(str(migration.path)).suffix == ".py"
 
 
 def _read(directory: Path) -> Iterable[_Migration]:
@@ -237,11 +273,15 @@ def _yoyo(module: str) -> Any:
 def _connect(database_url: str) -> "psycopg.Connection[Any]":
     import psycopg
 
-    return psycopg.connect(**_parameters(database_url))
+    return psycopg.connect(**connection_parameters(database_url))
 
 
-def _parameters(database_url: str) -> dict[str, Any]:
-    """libpq's parameters; no message quotes the URL, which holds the password."""
+def connection_parameters(database_url: str) -> dict[str, Any]:
+    """libpq's parameters of a URL; no message quotes the URL, which holds the password.
+
+    Raises:
+        DatabaseConnectionError: it is no PostgreSQL URL.
+    """
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
@@ -286,7 +326,7 @@ def _alone(database_url: str) -> Generator[_Backend]:
             " 'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
         )
         lock.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
-        parameters = _parameters(database_url)
+        parameters = connection_parameters(database_url)
         uri = _yoyo("connections").DatabaseURI(
             "", None, None, None, None, parameters.pop("dbname", None), parameters
         )
@@ -358,7 +398,7 @@ def _run(
         session.connection.cursor_factory = _cursor_that_tells(failed)
         if may_destroy:
             session.connection.execute(
-                "SELECT set_config('catbird.allow_destructive', %s, false)", [migration.id]
+                "SELECT set_config(%s, %s, false)", [destructive.SETTING, migration.id]
             )
         try:
             if migration.use_transactions:
@@ -370,6 +410,9 @@ def _run(
                 with session.transaction():
                     _record(session, migration, direction)
         except psycopg.Error as error:
+            if failed and destructive.is_refusal(error, failed[0]):
+                lost = error.diag.message_primary or "data"
+                raise destructive.refusal({migration.id: lost}) from None
             file = _file(migration, direction)
             raise _translate(error, _place(file, failed, error), migration.id) from None
 

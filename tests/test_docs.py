@@ -34,9 +34,15 @@ async def test_every_example_does_what_the_page_says(
     catbird_pool: catbird_db.Pool,
     catbird_store: catbird_db.ObjectStore,
     catbird_database_url: str,
+    catbird_empty_database_url: str,
 ) -> None:
-    namespace = {"pool": catbird_pool, "store": catbird_store, "database_url": catbird_database_url}
-    await run_examples(page, namespace)
+    given = {
+        "pool": catbird_pool,
+        "store": catbird_store,
+        "database_url": catbird_database_url,
+        "empty_database_url": catbird_empty_database_url,
+    }
+    await run_examples(page, given)
 
 
 def test_the_usage_page_shows_every_public_function() -> None:

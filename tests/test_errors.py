@@ -455,12 +455,14 @@ ARGUMENTS: dict[str, Any] = {
     "expires_at": datetime(2100, 1, 1, tzinfo=UTC),
     "from_epoch": 0,
     "increment": 1,
+    "item_id": UUID(int=1),
     "key_data": b"key package",
     "key_package_ref": b"ref",
     "member_did": "did:plc:alice",
     "member_dids": ["did:plc:bob"],
     "message_id": "message",
     "messages": [NewMessage(ciphertext=b"ciphertext")],
+    "name": "item",
     "new_epoch": 1,
     "packages": [
         NewKeyPackage(cipher_suite=1, key_data=b"key", expires_at=datetime(2100, 1, 1, tzinfo=UTC))
@@ -526,7 +528,7 @@ async def test_every_function_says_that_its_connection_was_killed(
         "conversations, members, messages, key_packages, welcomes, welcome_recipients, group_infos, "
         "blobs, objects, users, vaults, folders, files, file_versions, frontmatter, file_tags, "
         "file_aliases, file_links, processing_queue, published_pages, "
-        "collections, collection_permissions, audit_log, documents, chunks, operations"
+        "collections, collection_permissions, audit_log, documents, chunks, operations, items"
     )
     many = {**catbird_settings.model_dump(), "db_pool_max_size": len(all_functions) + 1}
     kill = (

@@ -23,13 +23,18 @@ LAYERS = [
     {"errors", "sqlfile"},
     {"config", "types"},
     {"pagination"},
-    {"pool", "signature", "catalog", "migrate", "embedded"},
+    {"destructive", "catalog", "definition"},
+    {"backup"},
+    {"pool", "signature", "migrate", "embedded"},
     {"query"},
     {"storage"},
     {"users"},
-    {"health", "chat", "corpus", "vault"},
+    {"health", "chat", "corpus", "items", "vault"},
+    {"database"},
     {""},  # catbird_db itself, the public face
     {"check", "demo", "testing"},
+    {"terminal"},
+    {"storage_commands"},
     {"cli"},
     {"__main__"},
 ]
@@ -138,7 +143,8 @@ def test_every_public_name_of_a_domain_is_public_in_the_package() -> None:
         for public in module.__all__:
             assert hasattr(module, public), f"{name}.{public}"
             if name.partition(".")[0] in (
-                *("chat", "corpus", "errors", "health", "pool", "storage", "users", "vault"),
+                *("chat", "corpus", "database", "errors", "health", "items", "pool"),
+                *("storage", "users", "vault"),
             ):
                 assert public in catbird_db.__all__, f"{name}.{public}"
                 assert getattr(catbird_db, public) is getattr(module, public)

@@ -12,6 +12,7 @@ from time import sleep
 
 import psycopg
 import pytest
+from test_backup import PARTS, PEOPLE, SCHEMA, rows
 
 from catbird_db import (
     NewWelcome,
@@ -32,6 +33,8 @@ from catbird_db import (
     open_pool,
     store_key_package,
 )
+from catbird_db.backup import backup_table, restore_backup
+from catbird_db.catalog import schema_snapshot
 from catbird_db.migrate import apply, rollback, shipped_migrations
 from catbird_db.query import bound
 
@@ -170,3 +173,21 @@ def test_the_migrations_go_down_and_up_again(url: str) -> None:
     ids = shipped_migrations()
     assert rollback(url, count=len(ids)) == ids[::-1]
     assert apply(url) == ids
+
+
+def test_a_table_comes_back_from_its_backup(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE backups")
+    try:
+        with psycopg.connect(url.replace("/postgres?", "/backups?"), autocommit=True) as connection:
+            connection.execute(SCHEMA)
+            for table in (PEOPLE, PARTS):
+                schema, before = schema_snapshot(connection), rows(connection, table)
+                backup = backup_table(connection, table)
+                connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
+                restore_backup(connection, backup.name)
+                assert schema_snapshot(connection) == schema
+                assert rows(connection, table) == before
+    finally:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("DROP DATABASE backups WITH (FORCE)")

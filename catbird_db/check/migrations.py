@@ -23,6 +23,7 @@ import psycopg
 from pglast import enums
 
 from ..catalog import schema_snapshot
+from ..destructive import SETTING
 from ..errors import QueryError
 from ..migrate import apply, rollback, status
 from .database import Connection, connect, read_catalog
@@ -190,7 +191,7 @@ def _does_not_ask(connection: Connection, file: File) -> Iterator[Finding]:
         with connection.transaction(force_rollback=True):
             fill_tables(connection, catalog)
             if named:
-                connection.execute("SELECT set_config(%s, %s, true)", [GUARD_SETTING, named])
+                connection.execute("SELECT set_config(%s, %s, true)", [SETTING, named])
             try:
                 with connection.transaction():
                     connection.execute(file.text.encode())
@@ -199,7 +200,7 @@ def _does_not_ask(connection: Connection, file: File) -> Iterator[Finding]:
                 outcomes[named] = error.diag.message_primary or str(error)
     if outcomes[""] is None:
         message = "where there are rows, this goes on for who has not named this migration"
-        mend = f"RAISE EXCEPTION unless current_setting('{GUARD_SETTING}', true) is the name; unset is NULL: IS DISTINCT FROM"
+        mend = f"RAISE EXCEPTION unless current_setting('{SETTING}', true) is the name; unset is NULL: IS DISTINCT FROM"
         yield file.at(guard, "destructive", message, mend)
     if says := outcomes[file.path.stem]:
         message = f"where there are rows, who names this migration is refused too: {says}"
@@ -250,8 +251,6 @@ def is_migrated(database_url: str, directories: Sequence[Path]) -> bool:
 # ---- destructive
 
 
-GUARD_SETTING = "catbird.allow_destructive"
-
 _DROPS = {
     enums.ObjectType.OBJECT_TABLE: "TABLE",
     enums.ObjectType.OBJECT_MATVIEW: "MATERIALIZED VIEW",
@@ -277,7 +276,7 @@ def _destructive(files: Sequence[File]) -> Iterator[Finding]:
         guarded = False
         for raw in statements:
             if _is_guard(raw.stmt, file.path.stem):
-                guarded = True
+                guarded = not _OWN_TRANSACTION.search(file.text)  # where no lock would outlast it
                 continue
             for what in _destroys(raw.stmt, types):
                 if not guarded:
@@ -285,8 +284,8 @@ def _destructive(files: Sequence[File]) -> Iterator[Finding]:
                     text = file.text[start:].partition("\n")[0]
                     message = f"{what}, and asks nobody"
                     mend = (
-                        "a DO block above it that raises unless"
-                        f" current_setting('{GUARD_SETTING}', true) is '{file.path.stem}'"
+                        "a DO block around or above it, in the same transaction, that locks the table, counts"
+                        f" what would be lost, and raises unless current_setting('{SETTING}', true) is '{file.path.stem}'"
                     )
                     yield file.at(start, "destructive", message, mend, len(text))
             _remember(raw.stmt, types)
@@ -309,12 +308,13 @@ def _beginning(text: str, offset: int) -> int:
 
 
 def _is_guard(statement: Any, migration: str) -> bool:
-    """Whether it stops all but who named this very migration."""
+    """Whether it counts under a lock, and stops all but who named this very migration."""
     if kind_of_node(statement) != "DoStmt":
         return False
     body = _body(statement)
-    asks = f"current_setting('{GUARD_SETTING}'" in body and f"'{migration}'" in body
-    return asks and "raise exception" in body.lower()
+    asks = f"current_setting('{SETTING}'" in body and f"'{migration}'" in body
+    does = ("lock table", "count(", "raise exception")
+    return asks and all(one in body.lower() for one in does)
 
 
 def _body(statement: Any) -> str:

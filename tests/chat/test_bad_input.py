@@ -51,6 +51,7 @@ from catbird_db import (
     consume_key_packages,
     create_conversation,
     create_folder,
+    create_item,
     create_message,
     create_messages,
     create_user,
@@ -288,6 +289,7 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "title": ("Climbing", text(1000)),
     **dict.fromkeys(["limit", "limit_per_conversation"], (10, LIMIT)),
     "cursor": (None, ["", *text(8192), SECRET, "czNjcjN0", "bnVsbA"]),
+    "item_id": (UUID(int=FIGURES), [*NO_TEXT, SECRET, str(UUID(int=FIGURES))]),
     **dict.fromkeys(["epoch", "expected_epoch", "from_epoch"], (0, EPOCH)),
     "new_epoch": (1, EPOCH),
     "epoch_window": (0, SEQ),
@@ -297,7 +299,7 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     **dict.fromkeys(["commit", "ciphertext", "group_info", "key_data", "data"], (b"x", BYTES)),
     "key_package_ref": (b"x", [SECRET.encode() * 11, *NO_BYTES]),
     "expires_at": (SOON, NO_TIME),
-    **dict.fromkeys(["last_resort", "external"], (False, NO_BOOL)),
+    **dict.fromkeys(["last_resort", "external", "with_total"], (False, NO_BOOL)),
     "message_type": ("app", ["commit", "", SECRET, "app\0", "\ud800", *NO_TEXT]),
     "messages": ([MESSAGE], [[], *list_of(MESSAGE, 1000, PACKAGE, SECRET)]),
     "packages": ([PACKAGE], list_of(PACKAGE, 1000, MESSAGE, SECRET)),
@@ -425,9 +427,8 @@ async def test_what_is_missing_unknown_or_not_by_keyword_is_a_type_error(
         with pytest.raises(TypeError, match="surprise") as unknown:
             await function(watched, **good, surprise=SECRET)
         assert SECRET not in told(unknown.value)
-        if good:
-            with pytest.raises(TypeError):
-                await function(watched, *good.values())
+        with pytest.raises(TypeError):
+            await function(watched, *(good.values() or [SECRET]))
         with pytest.raises(TypeError):
             await function(**good)
     assert seen == []
@@ -616,6 +617,7 @@ async def test_rows_are_frozen_closed_and_silent(catbird_pool: Pool) -> None:
         *(await list_folder(catbird_pool, user_id=1)).items,
         *(await list_versions(catbird_pool, user_id=1, file_id=file.id)).items,
         *await rows_of_pages(catbird_pool, {"user_id": 1, "file_id": file.id}),
+        await create_item(catbird_pool, name="x"),
     ]
     rows += await rows_of_the_corpus(catbird_pool)
     returned = {model for model in MODELS.values() if not issubclass(model, Input)}

@@ -420,9 +420,11 @@ INDEXES = [
 ]  # fmt: skip
 
 GUARD = """
-DO $$ BEGIN
-    IF current_setting('catbird.allow_destructive', true) IS DISTINCT FROM '0004_key_packages' THEN
-        RAISE EXCEPTION 'this loses data';
+DO $$ DECLARE lost bigint; BEGIN
+    LOCK TABLE members IN ACCESS EXCLUSIVE MODE;
+    SELECT count(*) INTO lost FROM members;
+    IF lost > 0 AND current_setting('catbird.allow_destructive', true) IS DISTINCT FROM '0004_key_packages' THEN
+        RAISE EXCEPTION 'members with its % rows', lost;
     END IF;
 END $$;
 """
@@ -448,6 +450,10 @@ FILES = [
     case("destructive", LAST, END, "DO $$ BEGIN EXECUTE 'DROP TABLE messages'; END $$;"),
     case("destructive", LAST, END, "DROP TABLE messages;" + GUARD),
     case("destructive", LAST, END, GUARD.replace("0004", "0003") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, GUARD.replace("count(*)", "0") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, GUARD.replace("    LOCK TABLE members IN ACCESS EXCLUSIVE MODE;", "") + "DROP TABLE messages;"),
+    case(NEAR_MISS, LAST, END, GUARD.replace("END IF;", "END IF;\n    DROP TABLE messages;")),
+    case("destructive", LAST, END, "-- transactional: false\n" + GUARD + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "-- squawk-ignore-file ban-drop-table -- a test\n" + GUARD + "DROP TABLE messages;"),
     case(NEAR_MISS, LAST, END, "DELETE FROM messages WHERE convo_id = 'c1';"),
     case("squawk", LAST, END, "ALTER TABLE messages ADD COLUMN n integer;"),
@@ -463,9 +469,9 @@ FILES = [
 DROPS = "ALTER TABLE members DROP COLUMN joined_at;"
 GUARDS = [
     case("destructive", "members", "IS DISTINCT FROM", "<>"),  # NULL where it is not set
-    case("destructive", "members", "BEGIN\n    IF", "BEGIN\n    IF false AND"),
+    case("destructive", "members", "IF lost > 0", "IF false"),
     case("destructive", "members", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"),
-    case(NEAR_MISS, "members", "BEGIN\n    IF", "BEGIN\n    IF EXISTS (SELECT FROM members) AND"),
+    case(NEAR_MISS, "members", "IF lost > 0 AND", "IF"),
     case(NEAR_MISS, "members", "", ""),
 ]  # fmt: skip
 

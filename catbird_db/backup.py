@@ -1,0 +1,321 @@
+"""Backups of a table inside its database: for migrations that lose data, to be taken before they do.
+
+The rows are copied into a table of the schema ``catbird_backup``; beside them stand their number, a
+checksum that does not depend on their order, and the statements that make the table again, with its
+partitions, constraints, indexes, foreign keys in both directions, comments and grants. That those
+statements suffice is tried when the backup is taken: the table is dropped, made again and compared
+by catalog, in a savepoint that is rolled back. What cannot be given back is not backed up, but refused.
+
+Each function takes psycopg's connection, as a migration in Python gets it.
+"""
+
+import re
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from .catalog import SNAPSHOT_SQL
+from .definition import Definition, definition_of
+from .errors import BackupError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = [
+    "Backup",
+    "backup_table",
+    "delete_expired_backups",
+    "list_backups",
+    "restore_backup",
+    "verify_backup",
+]
+
+_MANIFEST = """
+CREATE SCHEMA IF NOT EXISTS catbird_backup;
+CREATE TABLE IF NOT EXISTS catbird_backup.manifest (
+    name text COLLATE "C" NOT NULL,
+    of_table text NOT NULL,
+    taken_at timestamptz NOT NULL DEFAULT statement_timestamp(),
+    expires_at timestamptz NOT NULL,
+    row_count bigint NOT NULL,
+    checksum text NOT NULL,
+    columns text[] NOT NULL,
+    before_rows text[] NOT NULL,
+    after_rows text[] NOT NULL,
+    referring text[] NOT NULL,
+    schema_lines text[] NOT NULL,
+    CONSTRAINT manifest_pkey PRIMARY KEY (name)
+);
+"""
+
+# Two halves of a SHA-256 of each row as it is sent, summed: order is nothing, a repeated row is.
+_CHECKSUM = """
+SELECT count(*), format('%s:%s', coalesce(sum(h.high), 0), coalesce(sum(h.low), 0))
+  FROM (SELECT ('x' || left(d.digest, 16))::bit(64)::bigint AS high,
+               ('x' || substr(d.digest, 17, 16))::bit(64)::bigint AS low
+          FROM (SELECT encode(sha256(record_send(r)), 'hex') AS digest FROM {table} AS r) AS d) AS h
+"""
+
+_UNCHECKED = " NOT VALID"
+_SHOWN_UNCHECKED = " NOT VALID NOT VALIDATED"  # in a schema snapshot
+
+
+@dataclass(frozen=True)
+class Backup:
+    """One backup, by its name; ``table`` with its schema, as it was called."""
+
+    name: str
+    table: str
+    taken_at: datetime
+    expires_at: datetime
+    row_count: int
+
+
+def backup_table(
+    connection: "psycopg.Connection[Any]", table: str, *, keep_days: int = 30
+) -> Backup:
+    """Back a table up, with all rows and its definition, under a lock that keeps everybody out.
+
+    Args:
+        connection: in the transaction that goes on to change or drop the table.
+        table: ``table`` or ``schema.table``; may be partitioned.
+        keep_days: after how many days `delete_expired_backups` may delete it; 1 to 3650.
+
+    Raises:
+        BackupError: there is no such table, or it could not be given back as it is.
+        InvalidArgumentError: ``keep_days``.
+    """
+    if not 1 <= keep_days <= 3650:
+        raise InvalidArgumentError("keep_days: 1 to 3650")
+    with _all_or_nothing(connection):
+        oid, source = _locked(connection, table)
+        definition = definition_of(connection, oid)
+        lines = _rehearse(connection, source, definition)
+        connection.execute(_MANIFEST)
+        name = _new_name(connection, oid)
+        copy = f'catbird_backup."{name}"'
+        connection.execute(f"CREATE TABLE {copy} AS SELECT * FROM {source}")  # type: ignore[arg-type]
+        count, checksum = _measure(connection, source)
+        connection.execute(
+            "INSERT INTO catbird_backup.manifest (name, of_table, expires_at, row_count, checksum,"
+            " columns, before_rows, after_rows, referring, schema_lines)"
+            " VALUES (%s, %s, statement_timestamp() + %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                *(name, source, timedelta(days=keep_days), count, checksum),
+                *(definition.columns, definition.before_rows, definition.after_rows),
+                *(definition.referring, lines),
+            ],
+        )
+        return verify_backup(connection, name)
+
+
+def verify_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
+    """Compare a backup's rows, all of them, with what was counted and summed when it was taken.
+
+    Raises:
+        BackupError: there is no such backup, or a row was changed, removed or added.
+    """
+    with _all_or_nothing(connection):
+        backup, checksum, *_ = _find(connection, name)
+        copy = f'catbird_backup."{name}"'
+        if connection.execute("SELECT to_regclass(%s)", [copy]).fetchone() == (None,):
+            raise BackupError(f"backup {name}: its rows are gone")
+        connection.execute(f"LOCK TABLE {copy} IN SHARE MODE")  # type: ignore[arg-type]
+        count, found = _measure(connection, copy)
+        if count != backup.row_count:
+            raise BackupError(
+                f"backup {name}: {count} rows, and {backup.row_count} were put into it"
+            )
+        if found != checksum:
+            raise BackupError(f"backup {name}: its rows are not those that were put into it")
+        return backup
+
+
+def restore_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
+    """Make a table again as it was when it was backed up: equal in schema and rows, or not at all.
+
+    Raises:
+        BackupError: the backup is not whole, a table of this name exists, or what came out differs.
+        psycopg.Error: something stands in the way, as a row elsewhere that refers to none of these.
+    """
+    with _all_or_nothing(connection):
+        backup = verify_backup(connection, name)
+        _, checksum, definition, lines = _find(connection, name)
+        if connection.execute("SELECT to_regclass(%s)", [backup.table]).fetchone() != (None,):
+            raise BackupError(f"{backup.table} exists: rename or drop it, then restore {name}")
+        before = _lines(connection)
+        _run(connection, definition.before_rows)
+        columns = ", ".join(definition.columns)
+        connection.execute(
+            f"INSERT INTO {backup.table} ({columns}) OVERRIDING SYSTEM VALUE"  # type: ignore[arg-type]
+            f' SELECT {columns} FROM catbird_backup."{name}"'
+        )
+        _run(connection, definition.after_rows + definition.referring)
+        if (made := _lines(connection) - before) != set(lines):
+            raise BackupError(f"{name} gives another table: {_difference(set(lines), made)}")
+        if _measure(connection, backup.table) != (backup.row_count, checksum):
+            raise BackupError(f"{name} gives other rows")
+        return backup
+
+
+def list_backups(connection: "psycopg.Connection[Any]") -> list[Backup]:
+    """All backups, oldest first."""
+    if connection.execute("SELECT to_regclass('catbird_backup.manifest')").fetchone() == (None,):
+        return []
+    rows = connection.execute(
+        "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count"
+        "  FROM catbird_backup.manifest AS m ORDER BY m.taken_at, m.name"
+    )
+    return [Backup(*row) for row in rows]
+
+
+def delete_expired_backups(connection: "psycopg.Connection[Any]") -> list[str]:
+    """Delete the backups whose time is over, each in a transaction of its own.
+
+    Args:
+        connection: in no transaction.
+
+    Returns:
+        The names of those deleted.
+
+    Raises:
+        BackupError: some could not be deleted, as while they are in use; the others are.
+    """
+    import psycopg
+
+    deleted: list[str] = []
+    failed: list[str] = []
+    for backup in list_backups(connection):
+        try:
+            with connection.transaction():
+                connection.execute("SET LOCAL lock_timeout = '5s'")
+                expired = connection.execute(
+                    "DELETE FROM catbird_backup.manifest AS m"
+                    " WHERE m.name = %s AND m.expires_at < statement_timestamp()",
+                    [backup.name],
+                )
+                if expired.rowcount:
+                    connection.execute(f'DROP TABLE IF EXISTS catbird_backup."{backup.name}"')  # type: ignore[arg-type]
+                    deleted.append(backup.name)
+        except psycopg.Error as error:
+            deleted = [name for name in deleted if name != backup.name]
+            failed.append(f"{backup.name} ({error.diag.message_primary})")
+    if failed:
+        raise BackupError(f"not deleted: {', '.join(failed)}; deleted: {len(deleted)}")
+    return deleted
+
+
+# The steps.
+
+
+@contextmanager
+def _all_or_nothing(connection: "psycopg.Connection[Any]") -> Generator[None]:
+    connection.execute("SELECT 1")  # begins the caller's transaction, unless it is in autocommit
+    with connection.transaction():
+        # A policy that hides rows is an error, and not fewer rows.
+        connection.execute("SET LOCAL row_security = off")
+        yield
+
+
+def _locked(connection: "psycopg.Connection[Any]", table: str) -> tuple[int, str]:
+    found = connection.execute(
+        "SELECT c.oid, format('%%I.%%I', n.nspname, c.relname)"
+        "  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE c.oid = to_regclass(%s) AND c.relkind IN ('r', 'p')",
+        [table],
+    ).fetchone()
+    if found is None:
+        raise BackupError(f"there is no table {table}")
+    connection.execute(f"LOCK TABLE {found[1]} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
+    return found
+
+
+def _rehearse(
+    connection: "psycopg.Connection[Any]", table: str, definition: Definition
+) -> list[str]:
+    """Drop the table and make it again, without rows; undo that. What of the schema goes with it."""
+    import psycopg
+
+    before = _lines(connection)
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
+            without = _lines(connection)
+            _run(connection, definition.before_rows)
+            _run(connection, definition.after_rows)
+            # Rows of others refer to rows that are not there now.
+            _run(
+                connection,
+                [f"{one.removesuffix(_UNCHECKED)}{_UNCHECKED}" for one in definition.referring],
+            )
+            after = _lines(connection)
+    except psycopg.Error as error:
+        raise BackupError(
+            f"{table} cannot be backed up: {error.diag.message_primary or error}"
+        ) from None
+    unchecked = {line for line in after - before if line.endswith(_SHOWN_UNCHECKED)}
+    after = after - unchecked | {line.removesuffix(_SHOWN_UNCHECKED) for line in unchecked}
+    if after != before:
+        raise BackupError(f"{table} cannot be backed up: {_difference(before, after)}")
+    return sorted(before - without)
+
+
+def _lines(connection: "psycopg.Connection[Any]") -> set[str]:
+    """What the schema is, but for parentheses: PostgreSQL writes others where it has read its own."""
+    return {re.sub("[()]", "", line) for (line,) in connection.execute(SNAPSHOT_SQL)}
+
+
+def _difference(expected: set[str], found: set[str]) -> str:
+    lost, gained = sorted(expected - found), sorted(found - expected)
+    first = f"without {lost[0]}" if lost else f"with {gained[0]}"
+    return f"it would come back {first} ({len(lost) + len(gained)} differences)"
+
+
+def _run(connection: "psycopg.Connection[Any]", statements: list[str]) -> None:
+    for statement in statements:
+        connection.execute(statement)  # type: ignore[arg-type]
+
+
+def _measure(connection: "psycopg.Connection[Any]", table: str) -> tuple[int, str]:
+    count, checksum = _one(connection, _CHECKSUM.format(table=table))
+    return count, checksum
+
+
+def _new_name(connection: "psycopg.Connection[Any]", oid: int) -> str:
+    """``table_20261120T214500_123456``: what it is of, and when it was taken (UTC)."""
+    name, now = _one(
+        connection,
+        "SELECT replace(c.relname, '\"', ''), clock_timestamp() AT TIME ZONE 'UTC'"
+        "  FROM pg_class AS c WHERE c.oid = %s",
+        [oid],
+    )
+    beginning = name.encode()[:38].decode(errors="ignore")  # of the 63 bytes that a name may have
+    return f"{beginning}_{now:%Y%m%dT%H%M%S_%f}"
+
+
+def _one(
+    connection: "psycopg.Connection[Any]", query: str, values: Sequence[object] | None = None
+) -> Any:
+    row = connection.execute(query, values).fetchone()  # type: ignore[arg-type]
+    if row is None:
+        raise BackupError("a question for one row gave none")
+    return row
+
+
+def _find(
+    connection: "psycopg.Connection[Any]", name: str
+) -> tuple[Backup, str, Definition, list[str]]:
+    row = None
+    if any(backup.name == name for backup in list_backups(connection)):
+        row = connection.execute(
+            "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count,"
+            "       m.checksum, m.columns, m.before_rows, m.after_rows, m.referring,"
+            "       m.schema_lines"
+            "  FROM catbird_backup.manifest AS m WHERE m.name = %s",
+            [name],
+        ).fetchone()
+    if row is None:
+        raise BackupError(f"there is no backup {name}")
+    return Backup(*row[:5]), row[5], Definition(*row[6:10]), row[10]

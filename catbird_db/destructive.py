@@ -1,0 +1,204 @@
+"""Migrations that lose data: each asks first, and runs only for who has named it.
+
+A destructive step counts what it would lose, under a lock that lasts to the end of its migration. If
+there is anything, it goes on only where the setting ``catbird.allow_destructive`` is the migration's
+own id. In SQL that is a DO block (docs/operations.md has it), in Python it is `destructive_step`. Both
+hold under plain ``yoyo apply``; `catbird_db.migrate.apply` asks them beforehand, too.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import DestructiveMigrationError, InvalidArgumentError, QueryError
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["SETTING", "destructive_step"]
+
+SETTING = "catbird.allow_destructive"
+
+_RAISED = "P0001"  # by a RAISE EXCEPTION
+_LOCK_TIMEOUT = "5s"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a migration in Python loses: all rows of tables, all values of columns."""
+
+    migration: str
+    tables: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+def destructive_step(
+    apply: "Callable[[psycopg.Connection[Any]], None]",
+    rollback: "Callable[[psycopg.Connection[Any]], None] | None" = None,
+    *,
+    migration: str,
+    tables: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> Any:
+    """yoyo's ``step`` for what loses data: ``apply`` runs once the loss is counted and allowed.
+
+    Args:
+        apply: called with psycopg's connection, in the migration's transaction.
+        rollback: the way back; may restore a backup.
+        migration: the id of the migration in which this stands, which the operator has to name.
+        tables: those whose rows are lost, as ``table`` or ``schema.table``.
+        columns: those whose values are lost, as ``table.column``.
+
+    Raises:
+        InvalidArgumentError: neither a table nor a column is named.
+    """
+    from yoyo import step  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+    if not tables and not columns:
+        raise InvalidArgumentError(f"{migration}: say which tables or columns are lost")
+    loss = Loss(migration, tuple(tables), tuple(columns))
+
+    def ask_and_apply(connection: "psycopg.Connection[Any]") -> None:
+        _refuse_without_transaction(connection, migration)
+        lost = _count(connection, loss, "ACCESS EXCLUSIVE")
+        if lost and _allowed(connection) != migration:
+            raise refusal({migration: lost})
+        apply(connection)
+
+    ask_and_apply.loss = loss  # pyright: ignore[reportFunctionMemberAccess]
+    return step(ask_and_apply, rollback)
+
+
+def refusal(losses: dict[str, str]) -> DestructiveMigrationError:
+    """The error that says what would be lost, and how to say that it may be."""
+    told = "; ".join(f"{migration} would lose {lost}" for migration, lost in losses.items())
+    options = " ".join(f"--allow-destructive {migration}" for migration in losses)
+    return DestructiveMigrationError(
+        f"{told}. Not applied. To lose it: catbird-db migrate {options}, or one by one: "
+        f'PGOPTIONS="-c {SETTING}={next(iter(losses))}" yoyo apply',
+        losses=losses,
+        query=next(iter(losses)),
+    )
+
+
+def is_refusal(error: "psycopg.Error", statement: str) -> bool:
+    """Whether a guard in SQL has refused."""
+    return error.sqlstate == _RAISED and _asks(statement)
+
+
+# What `migrate` does beforehand.
+
+
+def refuse_guard_without_transaction(migration: Any) -> None:
+    """A guard's lock has to last until the step that it guards is done."""
+    if not migration.use_transactions and any(_guards(migration)):
+        raise QueryError(
+            f"{migration.id} asks before it destroys, and runs outside a transaction, where the "
+            "lock of what it counted is gone: put what it destroys into a migration of its own"
+        )
+
+
+def find_losses(connection: "psycopg.Connection[Any]", migration: Any) -> str | None:
+    """What a migration would lose if it ran now; None if nothing. Changes nothing.
+
+    Where that cannot be told, it says so, which is no less a reason to stop.
+    """
+    import psycopg
+
+    found: list[str] = []
+    for guard in _guards(migration):
+        if isinstance(guard, Loss) and guard.migration != migration.id:
+            raise QueryError(
+                f"{migration.id} asks for {guard.migration}: mend its destructive_step"
+            )
+        try:
+            with connection.transaction(force_rollback=True):
+                connection.execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
+                if isinstance(guard, Loss):
+                    lost = _count(connection, guard, "SHARE")
+                    found += [lost] if lost and _allowed(connection) != migration.id else []
+                else:
+                    connection.execute(guard)  # type: ignore[arg-type]
+        except psycopg.Error as error:
+            says = error.diag.message_primary or "the connection was lost"
+            refused = isinstance(guard, str) and is_refusal(error, guard)
+            found.append(says if refused else f"what cannot be told now ({says})")
+        except QueryError as error:
+            found.append(f"what cannot be told now ({error})")
+    return ", ".join(found) or None
+
+
+def steps_of(migration: Any) -> Iterator[Any]:
+    """yoyo's steps, without what wraps and groups them."""
+    migration.load()
+
+    def inner(step: Any) -> Iterator[Any]:
+        if hasattr(step, "step"):
+            yield from inner(step.step)
+        elif hasattr(step, "steps"):
+            for one in step.steps:
+                yield from inner(one)
+        else:
+            yield step
+
+    for step in migration.steps:
+        yield from inner(step)
+
+
+def _guards(migration: Any) -> Iterator[Loss | str]:
+    for step in steps_of(migration):
+        apply = step._apply
+        if isinstance(apply, str):
+            if _asks(apply):
+                yield apply
+        elif loss := getattr(apply, "loss", None):
+            yield loss
+
+
+def _asks(statement: str) -> bool:
+    return f"current_setting('{SETTING}'" in statement
+
+
+# Counting.
+
+
+def _refuse_without_transaction(connection: "psycopg.Connection[Any]", migration: str) -> None:
+    from psycopg.pq import TransactionStatus
+
+    if connection.info.transaction_status != TransactionStatus.INTRANS:
+        raise QueryError(f"{migration} destroys data outside a transaction: drop __transactional__")
+
+
+def _allowed(connection: "psycopg.Connection[Any]") -> str | None:
+    return _value(connection, "SELECT current_setting(%s, true)", SETTING)
+
+
+def _count(connection: "psycopg.Connection[Any]", loss: Loss, mode: str) -> str | None:
+    """What is there to lose, in words, under a lock of what is counted; None: nothing."""
+    found: list[str] = []
+    for name in loss.tables:
+        table = _locked(connection, name, mode)
+        if rows := _value(connection, f"SELECT count(*) FROM {table}"):
+            found.append(f"{rows:,} rows of {table}")
+    for name in loss.columns:
+        of, _, column = name.rpartition(".")
+        table = _locked(connection, of, mode)
+        column = _value(connection, "SELECT quote_ident(%s)", column)
+        if values := _value(connection, f"SELECT count({column}) FROM {table}"):
+            found.append(f"{values:,} values of {table}.{column}")
+    return " and ".join(found) or None
+
+
+def _locked(connection: "psycopg.Connection[Any]", name: str, mode: str) -> str:
+    table = _value(connection, "SELECT to_regclass(%s)::text", name)
+    if table is None:
+        raise QueryError(f"there is no table {name}: what would be lost cannot be counted")
+    connection.execute(f"LOCK TABLE {table} IN {mode} MODE")  # type: ignore[arg-type]
+    return table
+
+
+def _value(connection: "psycopg.Connection[Any]", query: str, *values: str) -> Any:
+    row = connection.execute(query, values).fetchone()  # type: ignore[arg-type]
+    if row is None:
+        raise QueryError("a question for one value gave no row")
+    return row[0]

@@ -1,0 +1,80 @@
+"""What the commands share: where they print, which database is meant, and how they fail."""
+
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .config import Settings
+
+if TYPE_CHECKING:
+    from .pool import Pool
+
+T = TypeVar("T")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        metavar="URL",
+        help="postgresql://user:password@host:port/database; default: the environment's"
+        " DATABASE_URL, or with DATABASE_TYPE=embedded the user's own.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@contextmanager
+def database(database_url: str | None) -> Generator[str]:
+    """The URL of the database that is meant; one of our own is up for as long as the block lasts."""
+    settings = Settings(database_url=database_url) if database_url else Settings()
+    kind = "postgres" if database_url else settings.database_type
+    if kind == "memory":
+        fail(
+            "a memory database ends with the program that opened it; DATABASE_TYPE=embedded is kept"
+        )
+    if kind == "embedded":
+        from .embedded import start_server, user_data_dir
+
+        with spinner("starting PostgreSQL"):
+            server = start_server(user_data_dir())
+        with server:
+            yield server.url
+        return
+    if not settings.database_url:
+        fail("which database? give --database-url, or set DATABASE_URL, or DATABASE_TYPE=embedded")
+    yield settings.require_database_url()
+
+
+def on_pool(settings: Settings, work: "Callable[[Pool], Awaitable[T]]") -> T:
+    import asyncio
+
+    from .pool import open_pool
+
+    async def run() -> T:
+        async with open_pool(settings) as pool:
+            return await work(pool)
+
+    return asyncio.run(run())
+
+
+@contextmanager
+def spinner(doing: str) -> Generator[Callable[[str], None]]:
+    """On a terminal, what is being done; yields what changes it."""
+    if not err.is_terminal:
+        yield lambda doing: None
+        return
+    with err.status(doing) as status:
+        yield status.update
+
+
+def fail(message: str) -> NoReturn:
+    err.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}")
+    sys.exit(1)

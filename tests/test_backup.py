@@ -1,0 +1,317 @@
+"""Backups: what comes back is the table that went, or an error; whoever has been at it meanwhile."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from catbird_db.backup import (
+    backup_table,
+    delete_expired_backups,
+    list_backups,
+    restore_backup,
+    verify_backup,
+)
+from catbird_db.catalog import schema_snapshot
+from catbird_db.errors import BackupError, InvalidArgumentError
+
+Connection = psycopg.Connection[Any]
+
+SCHEMA = """
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE DOMAIN email AS text CHECK (VALUE LIKE '%@%');
+CREATE SCHEMA "odd schema";
+CREATE TABLE people (
+    id bigint GENERATED ALWAYS AS IDENTITY (START WITH 5 INCREMENT BY 2),
+    gone int,
+    number serial,
+    name text COLLATE "C" NOT NULL,
+    mood mood DEFAULT 'good',
+    address email,
+    born date,
+    price numeric(10, 2) CONSTRAINT price_is_positive CHECK (price > 0),
+    doubled numeric GENERATED ALWAYS AS (price * 2) STORED,
+    tags text[],
+    other jsonb NOT NULL DEFAULT '{"a": "it''s 100%"}',
+    bytes bytea,
+    seen timestamptz DEFAULT now(),
+    boss bigint,
+    CONSTRAINT people_pkey PRIMARY KEY (id) INCLUDE (name),
+    CONSTRAINT people_name_key UNIQUE NULLS NOT DISTINCT (name, born) DEFERRABLE INITIALLY DEFERRED,
+    CONSTRAINT people_boss_fkey FOREIGN KEY (boss) REFERENCES people (id) ON DELETE SET NULL
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE people DROP COLUMN gone;
+ALTER TABLE people ALTER COLUMN bytes SET STORAGE EXTERNAL, ALTER COLUMN name SET STATISTICS 500;
+ALTER TABLE people ADD CONSTRAINT people_later CHECK (length(name) < 100) NOT VALID;
+CREATE INDEX people_lower_idx ON people (lower(name) text_pattern_ops, born DESC NULLS LAST) WHERE price > 1;
+CREATE INDEX people_tags_idx ON people USING gin (tags);
+CREATE STATISTICS people_stats ON born, mood FROM people;
+COMMENT ON TABLE people IS 'Who. It''s 100%.
+tenant: id';
+COMMENT ON COLUMN people.name IS 'As they say it.';
+COMMENT ON INDEX people_lower_idx IS 'kept: why';
+COMMENT ON CONSTRAINT price_is_positive ON people IS 'Nothing is free.';
+CREATE TABLE pets (owner bigint, CONSTRAINT pets_owner_fkey FOREIGN KEY (owner) REFERENCES people (id) ON DELETE CASCADE);
+INSERT INTO people (name, mood, address, born, price, tags, bytes, seen)
+SELECT 'p' || g, CASE WHEN g % 3 = 0 THEN 'bad'::mood END, 'a@b', '2000-01-01'::date + g, g, ARRAY[g::text], sha256(g::text::bytea),
+       '2020-01-01'::timestamptz + g * interval '1 s'
+  FROM generate_series(1, 500) AS g;
+UPDATE people SET boss = 5 WHERE id > 100;
+INSERT INTO pets SELECT id FROM people WHERE id % 3 = 0;
+
+CREATE TABLE "odd schema"."Parts %" (
+    tenant uuid NOT NULL, n bigint NOT NULL, body text NOT NULL DEFAULT 'x',
+    CONSTRAINT "Parts_pkey" PRIMARY KEY (tenant, n)
+) PARTITION BY HASH (tenant);
+CREATE TABLE "odd schema".parts_0 PARTITION OF "odd schema"."Parts %" FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE "odd schema".parts_1 PARTITION OF "odd schema"."Parts %" FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY RANGE (n);
+CREATE TABLE "odd schema".parts_1_low PARTITION OF "odd schema".parts_1 FOR VALUES FROM (MINVALUE) TO (50) WITH (fillfactor = 60);
+CREATE TABLE "odd schema".parts_1_rest (n bigint NOT NULL, body text NOT NULL DEFAULT 'rest', tenant uuid NOT NULL);
+ALTER TABLE "odd schema".parts_1 ATTACH PARTITION "odd schema".parts_1_rest DEFAULT;
+CREATE INDEX parts_body_idx ON "odd schema"."Parts %" (tenant, body);
+CREATE INDEX parts_low_only_idx ON "odd schema".parts_1_low (n);
+ALTER TABLE "odd schema".parts_0 ADD CONSTRAINT only_here CHECK (n > 0);
+CREATE TABLE refers (tenant uuid, n bigint, CONSTRAINT refers_fkey FOREIGN KEY (tenant, n) REFERENCES "odd schema"."Parts %" ON DELETE CASCADE);
+INSERT INTO "odd schema"."Parts %" SELECT gen_random_uuid(), g, 'b' || g FROM generate_series(1, 200) AS g;
+INSERT INTO refers SELECT tenant, n FROM "odd schema"."Parts %";
+"""
+
+PEOPLE, PARTS = "people", '"odd schema"."Parts %"'
+
+
+@pytest.fixture
+def url(catbird_empty_database_url: str) -> str:
+    with psycopg.connect(catbird_empty_database_url) as connection:
+        connection.execute(SCHEMA)
+    return catbird_empty_database_url
+
+
+@pytest.fixture
+def connection(url: str) -> Iterator[Connection]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def rows(connection: Connection, table: str) -> list[tuple[Any, ...]]:
+    return connection.execute(f"SELECT r::text, r.* FROM {table} AS r ORDER BY 1").fetchall()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("table", [PEOPLE, PARTS, "pets"])
+def test_what_comes_back_is_equal_in_schema_and_rows(connection: Connection, table: str) -> None:
+    schema, before = schema_snapshot(connection), rows(connection, table)
+    backup = backup_table(connection, table)
+    assert backup.row_count == len(before) > 100
+    assert schema_snapshot(connection) == schema
+    connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
+    assert schema_snapshot(connection) != schema
+
+    assert restore_backup(connection, backup.name) == backup
+    assert schema_snapshot(connection) == schema
+    assert rows(connection, table) == before
+
+
+def test_every_table_of_the_shipped_schema_comes_back(catbird_database_url: str) -> None:
+    with psycopg.connect(catbird_database_url, autocommit=True) as connection:
+        tables = connection.execute(
+            "SELECT c.oid::regclass::text FROM pg_class AS c WHERE c.relkind IN ('r', 'p')"
+            " AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace AND c.relname !~ 'yoyo'"
+        ).fetchall()
+        assert len(tables) >= 8
+        schema = meaning(connection)
+        for (table,) in tables:
+            backup = backup_table(connection, table)
+            connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
+            restore_backup(connection, backup.name)
+            assert meaning(connection) == schema
+
+
+def meaning(connection: Connection) -> str:
+    """The schema; ``a BETWEEN 0 AND b AND c`` has other parentheses once PostgreSQL has read what it wrote."""
+    return re.sub("[()]", "", schema_snapshot(connection))
+
+
+def test_sequences_go_on_where_they_were(connection: Connection) -> None:
+    backup = backup_table(connection, PEOPLE)
+    connection.execute("DROP TABLE people CASCADE")
+    restore_backup(connection, backup.name)
+    new = connection.execute(
+        "INSERT INTO people (name) VALUES ('new') RETURNING id, number"
+    ).fetchone()
+    assert new == (5 + 2 * 500, 501)
+
+
+def test_grants_and_the_owner_come_back(connection: Connection) -> None:
+    (database,) = connection.execute("SELECT current_database()").fetchone() or ("",)
+    app, owner = f"app_{database}", f"owner_{database}"
+    try:
+        connection.execute(
+            f"CREATE ROLE {app}; CREATE ROLE {owner}; ALTER TABLE people OWNER TO {owner};"  # type: ignore[arg-type]
+            f"GRANT SELECT, INSERT ON people TO {app} WITH GRANT OPTION; GRANT SELECT ON people TO PUBLIC"
+        )
+        schema = schema_snapshot(connection)
+        backup = backup_table(connection, PEOPLE)
+        connection.execute("DROP TABLE people CASCADE")
+        restore_backup(connection, backup.name)
+        assert schema_snapshot(connection) == schema
+        assert connection.execute(
+            "SELECT tableowner FROM pg_tables WHERE tablename = 'people'"
+        ).fetchone() == (owner,)
+    finally:
+        connection.execute(f"DROP OWNED BY {app}, {owner} CASCADE; DROP ROLE {app}, {owner}")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE {copy} SET price = 999 WHERE id = 7",
+        "UPDATE {copy} SET mood = NULL WHERE id = 9",
+        "UPDATE {copy} SET seen = seen + interval '1 us' WHERE id = 7",
+        "UPDATE {copy} AS a SET name = b.name FROM {copy} AS b WHERE (a.id, b.id) IN ((7, 9), (9, 7))",
+        "DELETE FROM {copy} WHERE id = 7",
+        "DELETE FROM {copy} WHERE id = (SELECT max(id) FROM {copy})",
+        "INSERT INTO {copy} SELECT * FROM {copy} WHERE id = 7",
+        "DELETE FROM {copy} WHERE id = 7; INSERT INTO {copy} SELECT * FROM {copy} WHERE id = 9",
+        "TRUNCATE {copy}",
+        "ALTER TABLE {copy} DROP COLUMN born",
+        "ALTER TABLE {copy} ADD COLUMN more int",
+        "ALTER TABLE {copy} ALTER COLUMN price TYPE float8",
+        "DROP TABLE {copy}",
+    ],
+)
+def test_a_backup_that_was_tampered_with_is_refused(connection: Connection, tampering: str) -> None:
+    backup = backup_table(connection, PEOPLE)
+    verify_backup(connection, backup.name)
+    connection.execute(tampering.format(copy=f'catbird_backup."{backup.name}"'))  # type: ignore[arg-type]
+    connection.execute("DROP TABLE people CASCADE")
+    schema = schema_snapshot(connection)
+    for refused in (verify_backup, restore_backup):
+        with pytest.raises(BackupError, match=backup.name):
+            refused(connection, backup.name)
+        assert schema_snapshot(connection) == schema
+
+
+def test_rows_in_another_order_are_the_same_rows(connection: Connection) -> None:
+    backup = backup_table(connection, PEOPLE)
+    copy = f'catbird_backup."{backup.name}"'
+    connection.execute(
+        f"CREATE TABLE moved AS SELECT * FROM {copy} ORDER BY random(); TRUNCATE {copy};"  # type: ignore[arg-type]
+        f"INSERT INTO {copy} SELECT * FROM moved; DROP TABLE moved"
+    )
+    connection.execute(
+        "SET TimeZone = 'Asia/Tokyo'; SET extra_float_digits = -5; SET bytea_output = 'escape'"
+    )
+    assert verify_backup(connection, backup.name) == backup
+
+
+def test_a_manifest_that_was_tampered_with_gives_no_other_table(connection: Connection) -> None:
+    backup = backup_table(connection, PEOPLE)
+    connection.execute("DROP TABLE people CASCADE")
+    schema = schema_snapshot(connection)
+    connection.execute(
+        "UPDATE catbird_backup.manifest"
+        " SET after_rows = array(SELECT s FROM unnest(after_rows) AS s WHERE s NOT LIKE '%people_tags_idx%')"
+    )
+    with pytest.raises(BackupError, match="without index people_tags_idx"):
+        restore_backup(connection, backup.name)
+    assert schema_snapshot(connection) == schema
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("CREATE VIEW names AS SELECT name FROM people", "names"),
+        ("CREATE TABLE heirs () INHERITS (people)", "heirs"),
+        ("CREATE RULE quiet AS ON DELETE TO people DO INSTEAD NOTHING", "people.quiet"),
+        ("ALTER TABLE people ENABLE ROW LEVEL SECURITY", "ROW SECURITY"),
+    ],
+)
+def test_what_could_not_be_given_back_is_not_backed_up(
+    connection: Connection, what: str, says: str
+) -> None:
+    connection.execute(what)  # type: ignore[arg-type]
+    schema = schema_snapshot(connection)
+    with pytest.raises(BackupError, match=f"public.people cannot be backed up: .*{says}"):
+        backup_table(connection, PEOPLE)
+    assert schema_snapshot(connection) == schema
+    assert list_backups(connection) == []
+
+
+def test_a_table_that_is_not_there_or_is_there_again_is_an_error(connection: Connection) -> None:
+    with pytest.raises(BackupError, match="there is no table nowhere"):
+        backup_table(connection, "nowhere")
+    for name in ("nowhere", "manifest", "nowhere; DROP TABLE pets"):
+        for function in (verify_backup, restore_backup):
+            with pytest.raises(BackupError, match="there is no backup"):
+                function(connection, name)
+    with pytest.raises(InvalidArgumentError, match="keep_days"):
+        backup_table(connection, PEOPLE, keep_days=0)
+    backup = backup_table(connection, PEOPLE)
+    with pytest.raises(BackupError, match=r"public\.people exists"):
+        restore_backup(connection, backup.name)
+
+
+def test_a_restore_that_others_stand_in_the_way_of_leaves_nothing_behind(
+    connection: Connection,
+) -> None:
+    backup = backup_table(connection, PEOPLE)
+    connection.execute("DROP TABLE people CASCADE; INSERT INTO pets VALUES (4711)")
+    schema = schema_snapshot(connection)
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        restore_backup(connection, backup.name)
+    assert schema_snapshot(connection) == schema
+    verify_backup(connection, backup.name)
+
+
+def test_a_backup_goes_with_the_transaction_that_took_it(url: str, connection: Connection) -> None:
+    with psycopg.connect(url) as migration:
+        backup = backup_table(migration, PEOPLE)
+        migration.execute("DROP TABLE people CASCADE")
+        migration.rollback()
+    assert list_backups(connection) == []
+    with psycopg.connect(url) as migration:
+        backup = backup_table(migration, PEOPLE)
+        migration.execute("DROP TABLE people CASCADE")
+    assert list_backups(connection) == [backup]
+
+
+# Expiry.
+
+
+def expire(connection: Connection, *names: str) -> None:
+    connection.execute(
+        "UPDATE catbird_backup.manifest SET expires_at = now() - interval '1 s' WHERE name = ANY (%s)",
+        [list(names)],
+    )
+
+
+def test_only_what_has_expired_is_deleted(connection: Connection) -> None:
+    old, new = backup_table(connection, PEOPLE, keep_days=1), backup_table(connection, PEOPLE)
+    assert (new.expires_at - new.taken_at).days == 30 and (old.expires_at - old.taken_at).days == 1
+    connection.execute(f'CREATE TABLE catbird_backup."{old.name}_copy" ()')  # type: ignore[arg-type]
+    assert delete_expired_backups(connection) == []
+    expire(connection, old.name)
+    assert delete_expired_backups(connection) == [old.name]
+    assert delete_expired_backups(connection) == []
+    assert list_backups(connection) == [new]
+    verify_backup(connection, new.name)
+    left = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'catbird_backup'::regnamespace AND relkind = 'r' ORDER BY 1"
+    ).fetchall()
+    assert left == sorted([("manifest",), (new.name,), (f"{old.name}_copy",)])
+
+
+def test_one_that_cannot_be_deleted_keeps_no_other(connection: Connection) -> None:
+    first, second, third = (backup_table(connection, "pets") for _ in range(3))
+    connection.execute(f'CREATE VIEW looks AS SELECT * FROM catbird_backup."{second.name}"')  # type: ignore[arg-type]
+    expire(connection, first.name, second.name, third.name)
+    with pytest.raises(BackupError, match=f"not deleted: {second.name} .*; deleted: 2"):
+        delete_expired_backups(connection)
+    assert list_backups(connection)[0].name == second.name
+    verify_backup(connection, second.name)
+
+
+def test_no_backup_was_ever_taken(catbird_empty_database_url: str) -> None:
+    with psycopg.connect(catbird_empty_database_url, autocommit=True) as connection:
+        assert list_backups(connection) == delete_expired_backups(connection) == []
