@@ -22,19 +22,12 @@ SELECT d.chunks_version + 1 AS version
 -- index: chunks_pkey
 DELETE FROM chunks AS ch WHERE ch.collection_id = :collection_id AND ch.document_id = :document_id;
 
--- name: insert_chunks :exec
--- The chunks of a document that is locked come, counted from 0.
+-- name: note_chunks :rows
+-- A document that is locked has other chunks now: what COPY has brought.
 -- tenant: collection_id
 -- index: documents_pkey
-WITH stored AS (
-    INSERT INTO chunks (collection_id, document_id, chunk_index, version, content, token_count, start_offset, end_offset, embedding_id, metadata)
-    SELECT :collection_id, :document_id, given.place - 1, :version, given.content, given.token_count, given.start_offset, given.end_offset,
-           given.embedding_id, given.metadata
-      FROM unnest(:contents::text[], :token_counts::bigint[], :start_offsets::bigint[], :end_offsets::bigint[], :embedding_ids::text[], :metadatas::jsonb[])
-           WITH ORDINALITY AS given (content, token_count, start_offset, end_offset, embedding_id, metadata, place)
-)
 UPDATE documents AS d
-   SET chunk_count = cardinality(:contents), chunks_version = :version, updated_at = statement_timestamp()
+   SET chunk_count = :chunk_count, chunks_version = :version, updated_at = statement_timestamp()
  WHERE d.collection_id = :collection_id AND d.id = :document_id;
 
 -- name: get_chunks_by_document :many
