@@ -223,12 +223,16 @@ async def measure_corpus(server: EmbeddedServer, pace: Pace, sizes: CorpusSizes)
             open_pool(settings) as pool,
             asyncpg.create_pool(url, min_size=1, max_size=CONNECTIONS) as stock,
         ):
-            measured["get_chunks_by_document"] = await _reading(url, pool, stock, pace, small)
             measured["replace_chunks"] = await _replacing(url, pool, pace, sizes.replaced)
             measured["claim_operation"], vain = await _claiming(pool, stock, pace)
         before = await _buffers(url, small)
     async with _filled(server, "corpus_large", large) as url:
         after = await _buffers(url, large)
+        async with (
+            open_pool(Settings(database_url=url, db_pool_max_size=CONNECTIONS)) as pool,
+            asyncpg.create_pool(url, min_size=1, max_size=CONNECTIONS) as stock,
+        ):
+            measured["get_chunks_by_document"] = await _reading(url, pool, stock, pace, large)
     flat = [Flat(name, before[name], after[name]) for name in before]
     return Corpus(measured, flat, sizes, vain)
 

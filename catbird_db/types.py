@@ -293,7 +293,7 @@ def first_fault(error: ValidationError) -> str:
     """``path.to.field: what is wrong``, without any value: also not the key of a mapping."""
     fault = error.errors(include_input=False, include_url=False)[0]
     path: list[str | int] = []
-    for step, following in zip(fault["loc"], (*fault["loc"][1:], None), strict=True):
+    for step, following in zip(fault["loc"], (*fault["loc"][1:], None), strict=False):
         if following == "[key]" or (isinstance(step, str) and path and isinstance(path[-1], str)):
             break
         path.append(step)
