@@ -14,7 +14,14 @@ from catbird_db import StoreEntry
 
 Function: TypeAlias = Callable[..., Awaitable[Any]]
 
-ABOUT_THE_POOL = {"health_check", "open_pool", "open_store", "run_transaction", "transaction"}
+ABOUT_THE_POOL = {
+    "health_check",
+    "open_database",
+    "open_pool",
+    "open_store",
+    "run_transaction",
+    "transaction",
+}
 """Asynchronous functions that run no statement of their own on an executor."""
 
 

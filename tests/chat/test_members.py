@@ -35,6 +35,7 @@ from catbird_db import (
     get_membership,
     get_message,
     is_member,
+    items,
     list_commits,
     list_members,
     list_messages,
@@ -228,9 +229,12 @@ ALL_SEEING = {"list_users", "open_object", "object_reference_count"}
 """For administrators, and for who holds a reference: whose it is is not asked there."""
 
 FUNCTIONS = {
-    name: one for name, one in functions().items() if name not in (*corpus.__all__, *vault.__all__)
+    name: one
+    for name, one in functions().items()
+    if name not in (*corpus.__all__, *items.__all__, *vault.__all__)
 }
-"""The others have tests of their own: tests/vault/test_strangers.py, tests/corpus/test_access.py."""
+"""The others have tests of their own: tests/vault/test_strangers.py, tests/corpus/test_access.py.
+Items belong to nobody."""
 
 READS = [
     name

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from actors import converse, send, stored
+from corpus.shelf import collection, shelf, user
 from functions import STORE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,23 +33,35 @@ from catbird_db import (
     commit_group_change,
     create_conversation,
     create_conversation_with_members,
+    create_item,
+    create_operation,
     create_user,
     delete_message,
     find_files_by_tag,
     get_conversation,
+    grant_collection_permission,
+    list_audit_log,
     list_backlinks,
     list_blobs_by_conversation,
     list_canvas_files,
+    list_chunks,
+    list_chunks_without_embedding,
+    list_collection_permissions,
+    list_collections,
     list_conversations,
     list_dead_processing,
+    list_documents,
     list_folder,
+    list_items,
     list_links,
     list_markdown_files,
     list_members,
     list_messages,
     list_messages_since,
     list_new_messages,
+    list_operations,
     list_pending_welcomes,
+    list_public_collections,
     list_published,
     list_stale_pages,
     list_tree,
@@ -421,6 +434,12 @@ async def test_each_limit_gives_the_same_welcomes_at_epochs_as_large_as_they_com
 
 FILE_ID = UUID(int=1)
 
+SHELF: dict[str, Any] = {}  # a collection, and its owner
+OF_A_COLLECTION = [
+    *(list_audit_log, list_chunks, list_chunks_without_embedding, list_collection_permissions),
+    *(list_documents, list_operations),
+]
+
 PAGED = [
     name
     for name in catbird_db.__all__
@@ -455,6 +474,14 @@ async def prepare(pool: Pool) -> None:
         await set_frontmatter(pool, user_id=1, file_id=file.id, tags=["tag"])
         links = [NewLink(target_name=name) for name in ("1", "gone", "lost")]
         await replace_links(pool, user_id=1, file_id=file.id, links=links)
+    made = await shelf(pool, owner_id=1, is_public=True)
+    await collection(pool, owner_id=1, is_public=True)
+    SHELF.update(collection_id=made.collection_id, user_id=1)
+    await create_operation(pool, **SHELF, type="index")
+    for _ in range(2):
+        await create_item(pool, name="item")
+        grantee = await user(pool)
+        await grant_collection_permission(pool, **SHELF, grantee_id=grantee, permission="READ")
     await stored(
         pool,
         "INSERT INTO processing_queue (user_id, file_id, ready_at, dead_at)"
@@ -482,6 +509,10 @@ def askers(db: Any) -> dict[str, Ask]:
         "list_canvas_files": asking(list_canvas_files, db, user_id=1),
         "list_versions": asking(list_versions, db, user_id=1, file_id=FILE_ID),
         "find_files_by_tag": asking(find_files_by_tag, db, user_id=1, tag="tag"),
+        "list_collections": asking(list_collections, db, user_id=1),
+        "list_public_collections": asking(list_public_collections, db),
+        "list_items": asking(list_items, db),
+        **{one.__name__: asking(one, db, **SHELF) for one in OF_A_COLLECTION},
         "list_links": asking(list_links, db, user_id=1, file_id=FILE_ID),
         "list_backlinks": asking(list_backlinks, db, user_id=1, file_id=FILE_ID),
         "list_unresolved_links": asking(list_unresolved_links, db, user_id=1),
