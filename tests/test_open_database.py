@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -134,8 +136,17 @@ async def test_memory_whose_keeper_was_killed_too_is_cleaned_up_by_the_next_star
     assert not processes_of(home)
 
 
-async def test_a_start_that_is_cancelled_leaves_no_server() -> None:
-    before = set(Path("/tmp").glob("cb-*"))
+async def test_a_start_that_is_cancelled_leaves_no_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Path] = []
+
+    def mkdtemp(**options: Any) -> str:
+        made.append(Path(tempfile_mkdtemp(**options)))
+        return str(made[-1])
+
+    tempfile_mkdtemp = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
 
     async def start() -> None:
         async with open_database(MEMORY):
@@ -147,8 +158,8 @@ async def test_a_start_that_is_cancelled_leaves_no_server() -> None:
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-    left = {folder for folder in set(Path("/tmp").glob("cb-*")) - before if processes_of(folder)}
-    assert not left
+    assert made
+    assert not [folder for folder in made if processes_of(folder)]
 
 
 # embedded
