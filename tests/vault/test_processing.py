@@ -321,6 +321,26 @@ async def test_a_file_whose_workers_never_come_back_is_given_up(
     assert await complete(pool, one) is False
 
 
+@pytest.mark.parametrize("of_one_user", [True, False])
+async def test_a_change_during_a_lease_that_expires_is_a_first_attempt(
+    pool: Pool, alice: int, file_id: UUID, of_one_user: bool
+) -> None:
+    only = {"user_id": alice} if of_one_user else {}
+    await change(pool, alice, file_id)
+    for attempt in range(1, 6):
+        await pass_time(pool, 100)
+        [one] = await claim(pool, **only)
+        assert one.attempts == attempt
+    assert await change(pool, alice, file_id) == 2
+    for attempt in range(1, 6):
+        await pass_time(pool, 100)
+        [one] = await claim(pool, **only)
+        assert (one.changed, one.attempts) == (2, attempt)
+    await pass_time(pool, 100)
+    assert await claim(pool, **only) == []
+    assert len((await list_dead_processing(pool, user_id=alice)).items) == 1
+
+
 async def test_dead_letters_are_paged_the_oldest_first(pool: Pool, alice: int) -> None:
     files = [(await put(pool, alice, f"/{number}.md")).id for number in range(5)]
     for number, one in enumerate(files):
