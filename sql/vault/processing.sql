@@ -28,7 +28,8 @@ SELECT f.user_id, f.id, :priority, statement_timestamp(), statement_timestamp(),
 RETURNING q.changed;
 
 -- name: claim_any_processing :many
--- Take what is ready, of everybody; what was taken too often without an answer is given up instead.
+-- Take what is ready, of everybody; what was taken too often without an answer is given up instead,
+-- and has no lease in the rows.
 -- A change since it was last taken (waiting_since) is a first attempt, also where a lease ended over it.
 -- tenant: none (workers serve all users)
 -- index: processing_queue_ready_idx, processing_queue_pkey
@@ -81,7 +82,6 @@ taken AS (
 )
 SELECT taken.user_id, taken.file_id, taken.priority, taken.changed, taken.attempts, taken.lease_token, taken.ready_at AS lease_until
   FROM taken
- WHERE taken.lease_token IS NOT NULL
  ORDER BY taken.priority DESC, taken.user_id, taken.file_id;
 
 -- name: claim_user_processing :many
@@ -135,7 +135,6 @@ taken AS (
 )
 SELECT taken.user_id, taken.file_id, taken.priority, taken.changed, taken.attempts, taken.lease_token, taken.ready_at AS lease_until
   FROM taken
- WHERE taken.lease_token IS NOT NULL
  ORDER BY taken.priority DESC, taken.file_id;
 
 -- name: complete_processing :value

@@ -341,6 +341,27 @@ async def test_a_change_during_a_lease_that_expires_is_a_first_attempt(
     assert len((await list_dead_processing(pool, user_id=alice)).items) == 1
 
 
+@pytest.mark.parametrize("of_one_user", [True, False])
+async def test_no_claim_is_empty_while_work_is_ready_behind_what_is_given_up(
+    pool: Pool, alice: int, of_one_user: bool
+) -> None:
+    only = {"user_id": alice} if of_one_user else {}
+    files = [(await put(pool, alice, f"/{number}.md")).id for number in range(7)]
+    for one in files:
+        await change(pool, alice, one)
+        await pass_time(pool, 10)
+    await stored(
+        pool,
+        "UPDATE processing_queue SET attempts = 5, waiting_since = NULL, lease_token = gen_random_uuid()"
+        " WHERE file_id = ANY ($1)",
+        files[:5],
+    )
+    claimed = await claim(pool, limit=2, **only) + await claim(pool, limit=2, **only)
+    assert {one.file_id for one in claimed} == set(files[5:])
+    assert await claim(pool, limit=2, **only) == []
+    assert len((await list_dead_processing(pool, user_id=alice)).items) == 5
+
+
 async def test_dead_letters_are_paged_the_oldest_first(pool: Pool, alice: int) -> None:
     files = [(await put(pool, alice, f"/{number}.md")).id for number in range(5)]
     for number, one in enumerate(files):
