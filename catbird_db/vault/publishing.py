@@ -14,8 +14,9 @@ from ..pagination import Page
 from ..pool import Executor, transaction
 from ..query import query
 from ..signature import validated
-from ..types import Cursor, FileId, Html, Invalidation, Limit, Permalink, Row, Title, UserId
+from ..types import Cursor, FileId, Html, Invalidation, Limit, Row, Title, UserId
 from ..users import Username
+from .paths import Permalink
 from .vaults import lock_vault
 
 __all__ = [
