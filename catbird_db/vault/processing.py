@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator
 
 from ..pagination import Page
 from ..pool import Executor
@@ -29,7 +29,15 @@ __all__ = [
 
 ATTEMPTS = 5
 
-Failure = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=r"^[^\x00]*$")]
+LONGEST_ERROR = 10_000
+
+
+def _storable(error: str) -> str:
+    return error[:LONGEST_ERROR].replace("\0", "").encode(errors="replace").decode()
+
+
+Failure = Annotated[str, AfterValidator(_storable)]
+"""What went wrong, whatever it is: cut to 10,000 characters, without what PostgreSQL cannot hold."""
 
 
 class TakenFile(Row, frozen=True):
@@ -198,7 +206,8 @@ async def fail_processing(
 
     Args:
         user_id, file_id, lease_token, changed: as claimed.
-        error: what went wrong, 1 to 10,000 characters; kept for `list_dead_processing`.
+        error: what went wrong; of that, the first 10,000 characters are kept for
+            `list_dead_processing`, without NUL.
 
     Returns:
         What becomes of it, or None where the lease ended and somebody else has taken it.

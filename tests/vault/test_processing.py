@@ -264,6 +264,20 @@ async def test_a_failure_backs_off_longer_each_time_and_the_fifth_is_the_last(
     assert (dead.file_id, dead.attempts, dead.error) == (file_id, 5, "for good")
 
 
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [("", ""), ("é" * 20_000, "é" * 10_000), ("a\0b\0", "ab"), ("a\ud800b", "a?b")],
+)
+async def test_whatever_a_worker_says_of_its_failure_is_kept_as_far_as_it_can_be(
+    pool: Pool, alice: int, file_id: UUID, error: str, kept: str
+) -> None:
+    await change(pool, alice, file_id)
+    await pass_time(pool, 6)
+    [one] = await claim(pool)
+    failed = await fail(pool, one, error)
+    assert failed is not None and failed.error == kept
+
+
 async def test_a_dead_letter_is_revived_by_a_change_and_begins_anew(
     pool: Pool, alice: int, file_id: UUID
 ) -> None:
