@@ -9,6 +9,8 @@ and the page stays stale. The order is: `replace_links`, `begin_publishing`, rea
 from collections.abc import Sequence
 from datetime import datetime
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..errors import NotFoundError
 from ..pagination import Page
 from ..pool import Executor, transaction
@@ -22,14 +24,18 @@ from .vaults import lock_vault
 __all__ = [
     "PublishedPage",
     "PublishedSummary",
+    "StalePage",
     "begin_publishing",
     "find_published",
     "invalidate_published",
+    "list_all_stale_pages",
     "list_published",
     "list_stale_pages",
     "publish_page",
     "unpublish_page",
 ]
+
+_ADDRESS = TypeAdapter(tuple[Username, Permalink])
 
 
 class PublishedSummary(Row, frozen=True):
@@ -52,6 +58,12 @@ class PublishedPage(Row, frozen=True):
     html: str
     published_at: datetime
     is_stale: bool
+
+
+class StalePage(PublishedSummary, frozen=True):
+    """A published page that is to be rendered again, and whose it is."""
+
+    user_id: int
 
 
 @query
@@ -93,11 +105,9 @@ async def invalidate_pages(
 
 
 @query
-async def find_published(
+async def find_page(
     db: Executor, /, *, username: Username, permalink: Permalink
-) -> PublishedPage | None:
-    """A page of an active user, for anybody; the user's name in upper or lower case."""
-    ...
+) -> PublishedPage | None: ...
 
 
 @query
@@ -114,6 +124,32 @@ async def list_stale_pages(
 ) -> Page[PublishedSummary]:
     """The published pages of a user that are to be rendered again, by file."""
     ...
+
+
+@query
+async def list_all_stale_pages(
+    db: Executor, /, *, limit: Limit = 50, cursor: Cursor | None = None
+) -> Page[StalePage]:
+    """The published pages of all users that are to be rendered again, by user and file: for the
+    service's own workers.
+
+    Raises:
+        InvalidArgumentError: ``cursor`` is not one of this function's.
+    """
+    ...
+
+
+@validated
+async def find_published(db: Executor, /, *, username: str, permalink: str) -> PublishedPage | None:
+    """A page of an active user, for anybody; the user's name in upper or lower case.
+
+    Both may come from a URL as they are: what no user or page can be called is not found.
+    """
+    try:
+        username, permalink = _ADDRESS.validate_python((username, permalink))
+    except ValidationError:
+        return None
+    return await find_page(db, username=username, permalink=permalink)
 
 
 @validated

@@ -150,7 +150,7 @@ UPDATE published_pages AS p
   FROM unnest(ARRAY (SELECT locked.user_id FROM locked), ARRAY (SELECT locked.file_id FROM locked)) AS picked (user_id, file_id)
  WHERE p.user_id = picked.user_id AND p.file_id = picked.file_id;
 
--- name: find_published :maybe
+-- name: find_page :maybe
 -- A page, by the name of its user and its permalink, for anybody.
 -- tenant: none (a page is for everybody; its user is found by name)
 -- not-null: html (what has a permalink has it: published_pages_published_check)
@@ -191,4 +191,18 @@ SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidat
  WHERE p.user_id = :user_id AND p.permalink IS NOT NULL AND p.rendered < p.invalidation
    AND p.file_id > coalesce(:cursor_file_id::uuid, '00000000-0000-0000-0000-000000000000')
  ORDER BY p.file_id
+ LIMIT :limit;
+
+-- name: list_all_stale_pages :page
+-- The published pages of all users that are to be rendered again; those of deleted files are withdrawn.
+-- tenant: none (workers serve all users)
+-- key: user_id, file_id
+-- not-null: published_at (what has a permalink has it: published_pages_published_check)
+-- index: published_pages_stale_idx
+SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidation AS is_stale, p.user_id
+  FROM published_pages AS p
+ WHERE p.permalink IS NOT NULL AND p.rendered < p.invalidation
+   AND (p.user_id, p.file_id)
+       > (coalesce(:cursor_user_id::bigint, 0), coalesce(:cursor_file_id::uuid, '00000000-0000-0000-0000-000000000000'))
+ ORDER BY p.user_id, p.file_id
  LIMIT :limit;

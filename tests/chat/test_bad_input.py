@@ -58,6 +58,8 @@ from catbird_db import (
     get_frontmatter,
     get_group_info,
     get_message,
+    invalidate_published,
+    list_all_stale_pages,
     list_backlinks,
     list_commits,
     list_conversations,
@@ -256,6 +258,8 @@ SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("reconcile", "limit"): (10, number(1, 100_000)),
     ("purge_deleted", "limit"): (10, number(1, 100_000)),
     ("store_blob", "data"): (b"x", NO_BODY),
+    ("find_published", "username"): ("alice", NO_TEXT),
+    ("find_published", "permalink"): ("x", NO_TEXT),
 }
 
 
@@ -470,9 +474,15 @@ async def rows_of_pages(pool: Pool, this: dict[str, Any]) -> list[Row]:
         await publish_page(pool, **this, **page),
         *(await list_published(pool, **user)).items,
     ]
+    await invalidate_published(pool, **this)
+    rows += (await list_all_stale_pages(pool)).items
     for attempts in (0, 4):
         await enqueue_processing(pool, **this)
-        await stored(pool, "UPDATE processing_queue SET ready_at = now(), attempts = $1", attempts)
+        await stored(
+            pool,
+            "UPDATE processing_queue SET ready_at = now(), waiting_since = NULL, attempts = $1",
+            attempts,
+        )
         [claimed] = await claim_processing(pool)
         lease = {"lease_token": claimed.lease_token, "changed": claimed.changed}
         failed = await fail_processing(pool, **this, **lease, error="e")

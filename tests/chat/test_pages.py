@@ -36,6 +36,7 @@ from catbird_db import (
     delete_message,
     find_files_by_tag,
     get_conversation,
+    list_all_stale_pages,
     list_backlinks,
     list_blobs_by_conversation,
     list_canvas_files,
@@ -463,7 +464,7 @@ async def prepare(pool: Pool) -> None:
     await stored(
         pool,
         "INSERT INTO published_pages (user_id, file_id, permalink, html, published_at, invalidation)"
-        " SELECT 1, id, path, '', now(), 1 FROM files",
+        " SELECT 1, id, substr(path, 2), '', now(), 1 FROM files",
     )
 
 
@@ -486,6 +487,7 @@ def askers(db: Any) -> dict[str, Ask]:
         "list_backlinks": asking(list_backlinks, db, user_id=1, file_id=FILE_ID),
         "list_unresolved_links": asking(list_unresolved_links, db, user_id=1),
         "list_dead_processing": asking(list_dead_processing, db, user_id=1),
+        "list_all_stale_pages": asking(list_all_stale_pages, db),
         "list_published": asking(list_published, db, user_id=1),
         "list_stale_pages": asking(list_stale_pages, db, user_id=1),
         "list_pending_welcomes": asking(list_pending_welcomes, db, recipient_did=BOB),

@@ -27,6 +27,7 @@ from catbird_db import (
     find_published,
     get_file,
     invalidate_published,
+    list_all_stale_pages,
     list_links,
     list_published,
     list_stale_pages,
@@ -165,6 +166,43 @@ async def test_no_permalink_is_refused_by_name(pool: Pool, alice: int, permalink
     file = await put(pool, alice, "/a.md")
     with pytest.raises(InvalidArgumentError, match="permalink"):
         await publish(pool, alice, file.id, 0, permalink)
+
+
+@pytest.mark.parametrize(
+    ("username", "permalink"),
+    [
+        *(("alice", one) for one in ("", "/", "..", "a//b", "a\0", "a?b", "\ud800", "x" * 9999)),
+        *((one, "a") for one in ("", "a b", "é", "a/b", "a\0", "\ud800", "x" * 9999)),
+    ],
+)
+async def test_no_page_is_found_where_none_can_be(
+    pool: Pool, alice: int, username: str, permalink: str
+) -> None:
+    await page(pool, alice, "/a")
+    assert await find_published(pool, username=username, permalink=permalink) is None
+    assert await find_published(pool, username="alice", permalink="a") is not None
+
+
+async def test_the_stale_pages_of_all_users_are_listed_by_user_and_file(
+    pool: Pool, alice: int, bob: int
+) -> None:
+    expected: list[tuple[int, UUID]] = []
+    for user_id in (alice, bob):
+        files = [await page(pool, user_id, f"/{name}") for name in "abcd"]
+        for file_id in files[:3]:
+            await invalidate_published(pool, user_id=user_id, file_id=file_id)
+            expected.append((user_id, file_id))
+    await delete_file(pool, user_id=alice, path="/c")
+    expected.remove(expected[2])
+    seen: list[tuple[int, UUID]] = []
+    cursor = None
+    while True:
+        found = await list_all_stale_pages(pool, limit=2, cursor=cursor)
+        assert all(one.is_stale for one in found.items)
+        seen += [(one.user_id, one.file_id) for one in found.items]
+        if (cursor := found.next_cursor) is None:
+            break
+    assert seen == sorted(expected)
 
 
 # Withdrawing.
