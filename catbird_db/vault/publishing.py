@@ -89,18 +89,18 @@ async def store_page(
 
 
 @query
-async def unpublish_page(db: Executor, /, *, user_id: UserId, file_id: FileId) -> bool:
-    """Withdraw a page at once; a rendering of it that has begun before is refused.
-
-    Returns:
-        Whether it was published.
-    """
-    ...
+async def withdraw_page(db: Executor, /, *, user_id: UserId, file_id: FileId) -> bool: ...
 
 
 @query
 async def invalidate_pages(
-    db: Executor, /, *, user_id: UserId, file_ids: Sequence[FileId], along_links: bool
+    db: Executor,
+    /,
+    *,
+    user_id: UserId,
+    file_ids: Sequence[FileId],
+    gone_ids: Sequence[FileId],
+    along_links: bool,
 ) -> int: ...
 
 
@@ -198,18 +198,35 @@ async def publish_page(
         ConflictError: another page of the user has this permalink.
         NotFoundError: no rendering was begun, or the file is deleted.
     """
-    page = await store_page(
-        db,
-        user_id=user_id,
-        file_id=file_id,
-        invalidation=invalidation,
-        permalink=permalink,
-        title=title,
-        html=html,
-    )
-    if page is None and await get_invalidation(db, user_id=user_id, file_id=file_id) is None:
-        raise NotFoundError("publish_page: no such page; begin with begin_publishing")
+    async with transaction(db) as tx:
+        await lock_vault(tx, user_id=user_id)
+        page = await store_page(
+            tx,
+            user_id=user_id,
+            file_id=file_id,
+            invalidation=invalidation,
+            permalink=permalink,
+            title=title,
+            html=html,
+        )
+        if page is None and await get_invalidation(tx, user_id=user_id, file_id=file_id) is None:
+            raise NotFoundError("publish_page: no such page; begin with begin_publishing")
     return page
+
+
+@validated
+async def unpublish_page(db: Executor, /, *, user_id: UserId, file_id: FileId) -> bool:
+    """Withdraw a page at once; a rendering of it that has begun before is refused.
+
+    Returns:
+        Whether it was published.
+
+    Raises:
+        NotFoundError: there is no such user.
+    """
+    async with transaction(db) as tx:
+        await lock_vault(tx, user_id=user_id)
+        return await withdraw_page(tx, user_id=user_id, file_id=file_id)
 
 
 @validated
@@ -230,4 +247,6 @@ async def invalidate_published(
     Returns:
         How many pages are stale by it, with those that are not published but being rendered.
     """
-    return await invalidate_pages(db, user_id=user_id, file_ids=[file_id], along_links=along_links)
+    return await invalidate_pages(
+        db, user_id=user_id, file_ids=[file_id], gone_ids=[], along_links=along_links
+    )

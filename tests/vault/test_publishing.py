@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -438,7 +439,7 @@ async def test_a_rendering_that_is_published_beside_a_change_waits_and_is_stale(
         await put(pool, alice, "/below.md", "new", db=writing)
         await invalidate_published(writing, user_id=alice, file_id=below.id)
         publishing = asyncio.create_task(publish(pool, alice, top, seen, "top"))
-        await until_waiting(pool, "store_page")
+        await until_waiting(pool, "lock_vault")
     done = await publishing
     assert done is not None and done.is_stale
 
@@ -537,6 +538,40 @@ async def test_publishers_of_pages_that_link_to_each_other_do_not_deadlock(
 
     done, errors = await at_once(churn(name, number) for number in range(12) for name in names)
     assert errors == [] and len(done) == 72
+
+
+async def test_publishing_beside_deleting_and_restoring_does_not_deadlock(
+    pool: Pool, alice: int
+) -> None:
+    names = ["a", "b", "x", "y"]
+    files = {name: (await put(pool, alice, f"/{name}.md")).id for name in names}
+    for name, file_id in files.items():
+        await connect(pool, alice, file_id, *(f"!{one}" for one in names if one != name))
+    done, number, deleting = Counter[str](), count(), 0
+
+    async def publisher(name: str) -> None:
+        while deleting:
+            with suppress(NotFoundError):
+                seen = await begin(pool, alice, files[name])
+                await publish(pool, alice, files[name], seen, f"{name}{next(number)}")
+                done["published"] += 1
+
+    async def deleter(name: str) -> None:
+        nonlocal deleting
+        deleting += 1
+        for _ in range(scaled(60, 1500)):
+            await delete_file(pool, user_id=alice, path=f"/{name}.md")
+            await restore_file(pool, user_id=alice, path=f"/{name}.md")
+            done["deleted"] += 1
+        deleting -= 1
+
+    async with asyncio.timeout(scaled(60, 600)), asyncio.TaskGroup() as tasks:
+        for name in "ax":
+            tasks.create_task(deleter(name))
+        await asyncio.sleep(0)
+        for name in names * 2:
+            tasks.create_task(publisher(name))
+    assert done["published"] > 10, done
 
 
 async def test_a_deleted_user_takes_links_queue_and_pages_along(
