@@ -245,8 +245,8 @@ async def record_file(
     Raises:
         NotFoundError: there is no such user, or the object is stored no more.
         ConflictError: as for `write_file`.
-        TransactionConflictError: in a caller's transaction that wrote here before: call
-            `lock_vault` first.
+        TransactionConflictError: in a caller's transaction that wrote here before, or that meets
+            another: call `lock_vault` first.
     """
 
     async def overwrite(executor: Executor) -> File | None:

@@ -235,8 +235,9 @@ async def invalidate_published(
 ) -> int:
     """A file changed: its page is stale, those that embed it, and those that embed them.
 
-    Call it in the transaction that changes the content, or after it. `list_stale_pages` tells
-    which pages there are to render.
+    Whatever changes its content does so itself. Call it after `replace_links`, where a file embeds
+    others than when it was written, or where its title changes; in that transaction, or after it.
+    `list_stale_pages` tells which pages there are to render.
 
     Args:
         user_id: whose vault.
