@@ -155,13 +155,13 @@ withdrawn AS (
        SET permalink = NULL, title = NULL, html = NULL, published_at = NULL,
            invalidation = p.invalidation + 1, withdrawn = p.invalidation + 1
       FROM unnest(ARRAY (SELECT locked.user_id FROM locked WHERE locked.file_id = ANY (:gone_ids)),
-                 ARRAY (SELECT locked.file_id FROM locked WHERE locked.file_id = ANY (:gone_ids))) AS picked (user_id, file_id)
+                  ARRAY (SELECT locked.file_id FROM locked WHERE locked.file_id = ANY (:gone_ids))) AS picked (user_id, file_id)
      WHERE p.user_id = picked.user_id AND p.file_id = picked.file_id
 )
 UPDATE published_pages AS p
    SET invalidation = p.invalidation + 1
   FROM unnest(ARRAY (SELECT locked.user_id FROM locked WHERE locked.file_id <> ALL (:gone_ids)),
-             ARRAY (SELECT locked.file_id FROM locked WHERE locked.file_id <> ALL (:gone_ids))) AS picked (user_id, file_id)
+              ARRAY (SELECT locked.file_id FROM locked WHERE locked.file_id <> ALL (:gone_ids))) AS picked (user_id, file_id)
  WHERE p.user_id = picked.user_id AND p.file_id = picked.file_id;
 
 -- name: find_page :maybe
