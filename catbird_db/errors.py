@@ -195,6 +195,7 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
         "this object is not stored (any more): put it again",
     ),
     "published_pages_permalink_key": (ConflictError, "another page has this permalink"),
+    "published_pages_permalink_check": (InvalidArgumentError, "permalink: pages take none such"),
 }
 
 # By SQLSTATE, then by its class (the first two characters).

@@ -232,9 +232,6 @@ LinkName = Annotated[Name, AfterValidator(lambda name: _name(name.lstrip("/")))]
 """What a link names: a file's name or path, with or without .md, or an alias; leading slashes are
 left out."""
 
-Permalink = Annotated[Name, AfterValidator(lambda link: _name(link.strip("/")))]
-"""Where a page is read, below its user's name; slashes around it are left out."""
-
 Html = Annotated[str, StringConstraints(max_length=MAX_BYTES, pattern=_TEXT)]
 
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]

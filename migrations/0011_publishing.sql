@@ -21,7 +21,12 @@ CREATE TABLE published_pages (
     CONSTRAINT published_pages_published_check CHECK (
         (permalink IS NULL) = (html IS NULL) AND (permalink IS NULL) = (published_at IS NULL)
     ),
-    CONSTRAINT published_pages_permalink_check CHECK (octet_length(permalink) BETWEEN 1 AND 1024),
+    CONSTRAINT published_pages_permalink_check CHECK (
+        '/' || permalink || '/' NOT LIKE ALL (ARRAY['%//%', '%/./%', '%/../%', '%/ %', '% /%'])
+        AND permalink !~ '[?#%\\\u0001-\u001f\u007f-\u00a0\u00ad\u061c\u1680\u180e\u2000-\u200b\u200e\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]'
+        AND permalink IS NFC NORMALIZED
+        AND octet_length(permalink) <= 1024
+    ),
     CONSTRAINT published_pages_counters_check CHECK (
         rendered BETWEEN 0 AND invalidation AND withdrawn BETWEEN 0 AND invalidation
     )

@@ -158,6 +158,7 @@ def test_every_domain_function_is_a_verb_and_a_noun_and_takes_its_executor_first
                 found = getattr(module, public)
                 if inspect.isfunction(found) and public not in (
                     "normalize_path",
+                    "normalize_permalink",
                     "open_store",
                     "reconcile",
                 ):

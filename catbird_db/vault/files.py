@@ -21,6 +21,7 @@ from ..storage import ObjectStore, StoredObject, open_object, put_object
 from ..storage.objects import ObjectHash, Offset
 from ..storage.store import Body
 from ..types import ContentType, Cursor, FileId, Limit, Row, UserId
+from ..users import get_user
 from .folders import ensure_folder, find_entry, get_folder
 from .links import relink
 from .paths import EntryPath, VaultPath, parent_of
@@ -42,6 +43,8 @@ __all__ = [
     "vault_size",
     "write_file",
 ]
+
+OTHER_CONTENT = "if_match: the file is not there, or has other content"
 
 mimetypes.add_type("text/markdown", ".md")  # not known to each platform
 mimetypes.add_type("application/json", ".canvas")
@@ -175,8 +178,9 @@ async def write_file(
 ) -> File:
     """Store a body and make it the newest version of the file at a path.
 
-    The bytes are uploaded first, outside of any transaction; `record_file` does the rest. To do
-    more in one transaction, call `put_object` before it and `record_file` in it.
+    The bytes are uploaded first, outside of any transaction; `record_file` does the rest, also
+    where a file was deleted at this path. To do more in one transaction, call `put_object` before it
+    and `record_file` in it. What can be refused before the upload is.
 
     Args:
         pool: not a connection: no upload runs inside a transaction.
@@ -194,6 +198,11 @@ async def write_file(
             or a folder has this path; or a file has that of a folder around it.
         StorageError: the upload failed.
     """
+    there = await find_file_by_path(pool, user_id=user_id, path=path)
+    if if_match is not None and (there is None or there.object_hash != if_match):
+        raise ConflictError(OTHER_CONTENT)
+    if there is None and await get_user(pool, user_id=user_id) is None:
+        raise NotFoundError("write_file: user_id: there is no such user")
     stored = await put_object(pool, store, body=body, owner=str(user_id))
     return await record_file(
         pool,
@@ -219,8 +228,10 @@ async def record_file(
     """Make a stored object the newest version of the file at a path; the half of `write_file`
     that joins a caller's transaction.
 
-    A file that was deleted there comes back, with its versions. Writers of one path queue, and each
-    gets a version of its own. Where a write finds that the file was moved or deleted while it
+    The file's page becomes stale, and those that embed it. A file that was deleted there comes back
+    as it was but for its content: with its id, ``created_at``, versions, tags, aliases, and what its
+    frontmatter says of ``permalink`` and ``publish``; its page stays withdrawn until it is published
+    again. Writers of one path queue, and each gets a version of its own. Where a write finds that the file was moved or deleted while it
     waited, it makes a new one at the path that was asked for.
 
     Args:
@@ -234,8 +245,8 @@ async def record_file(
     Raises:
         NotFoundError: there is no such user, or the object is stored no more.
         ConflictError: as for `write_file`.
-        TransactionConflictError: in a caller's transaction that wrote here before: call
-            `lock_vault` first.
+        TransactionConflictError: in a caller's transaction that wrote here before, or that meets
+            another: call `lock_vault` first.
     """
 
     async def overwrite(executor: Executor) -> File | None:
@@ -250,13 +261,14 @@ async def record_file(
         )
 
     file = await overwrite(db)
-    if file is None and if_match is not None:
-        raise ConflictError("if_match: the file is not there, or has other content")
     if file is not None:
         return file
     async with transaction(db) as tx:
         await lock_vault(tx, user_id=user_id)
-        return await overwrite(tx) or await _create(
+        file = await overwrite(tx)
+        if file is None and if_match is not None:
+            raise ConflictError(OTHER_CONTENT)
+        return file or await _create(
             tx,
             user_id=user_id,
             path=path,

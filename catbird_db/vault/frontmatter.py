@@ -21,13 +21,13 @@ from ..types import (
     JsonObject,
     Limit,
     LinkName,
-    Permalink,
     Row,
     Tag,
     Title,
     UserId,
 )
 from .links import relink
+from .paths import Permalink
 from .vaults import lock_vault
 
 __all__ = ["Frontmatter", "TaggedFile", "find_files_by_tag", "get_frontmatter", "set_frontmatter"]

@@ -83,6 +83,13 @@ class ResolvedName(Row, frozen=True):
     path: str
 
 
+class Retargeted(Row, frozen=True):
+    """Files whose links lead elsewhere than before, and files that are deleted."""
+
+    changed: list[FileId]
+    gone: list[FileId]
+
+
 @query
 async def store_links(
     db: Executor,
@@ -111,7 +118,7 @@ async def resolve_links(
 @query
 async def update_targets(
     db: Executor, /, *, user_id: UserId, file_ids: Sequence[FileId], paths: Sequence[str]
-) -> list[FileId]: ...
+) -> Retargeted: ...
 
 
 @query
@@ -208,6 +215,8 @@ async def relink(
             restored, where it was moved to, where it was deleted.
         file_ids: files that have other aliases.
     """
-    changed = await update_targets(tx, user_id=user_id, file_ids=file_ids, paths=paths)
-    if changed:
-        await invalidate_pages(tx, user_id=user_id, file_ids=changed, along_links=False)
+    found = await update_targets(tx, user_id=user_id, file_ids=file_ids, paths=paths)
+    if found.changed or found.gone:
+        await invalidate_pages(
+            tx, user_id=user_id, file_ids=found.changed, gone_ids=found.gone, along_links=False
+        )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID, uuid4
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator
 
 from ..pagination import Page
 from ..pool import Executor
@@ -29,19 +29,33 @@ __all__ = [
 
 ATTEMPTS = 5
 
-Failure = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=r"^[^\x00]*$")]
+LONGEST_ERROR = 10_000
 
 
-class ClaimedFile(Row, frozen=True):
-    """A file to process before ``lease_until``, up to its change number ``changed``."""
+def _storable(error: str) -> str:
+    return error[:LONGEST_ERROR].replace("\0", "").encode(errors="replace").decode()
+
+
+Failure = Annotated[str, AfterValidator(_storable)]
+"""What went wrong, whatever it is: cut to 10,000 characters, without what PostgreSQL cannot hold."""
+
+
+class TakenFile(Row, frozen=True):
+    """A file that was ready; without a lease it was given up."""
 
     user_id: int
     file_id: FileId
     priority: int
     changed: int
     attempts: int
-    lease_token: UUID
+    lease_token: UUID | None
     lease_until: datetime
+
+
+class ClaimedFile(TakenFile, frozen=True):
+    """A file to process before ``lease_until``, up to its change number ``changed``."""
+
+    lease_token: UUID
 
 
 class FailedFile(Row, frozen=True):
@@ -81,7 +95,7 @@ async def enqueue_processing(
 @query
 async def claim_any_processing(
     db: Executor, /, *, limit: Limit, lease_token: UUID, lease: Lease, max_attempts: int
-) -> list[ClaimedFile]: ...
+) -> list[TakenFile]: ...
 
 
 @query
@@ -94,7 +108,7 @@ async def claim_user_processing(
     lease_token: UUID,
     lease: Lease,
     max_attempts: int,
-) -> list[ClaimedFile]: ...
+) -> list[TakenFile]: ...
 
 
 @query
@@ -151,15 +165,28 @@ async def claim_processing(
         user_id: of one user; None is of all, for the service's own workers.
         limit: at most so many.
         lease: 1 s to 1 day; how long the work may take.
+
+    Returns:
+        What is to be processed; empty only where nothing is ready.
     """
     token = uuid4()
-    if user_id is None:
-        return await claim_any_processing(
-            db, limit=limit, lease_token=token, lease=lease, max_attempts=ATTEMPTS
-        )
-    return await claim_user_processing(
-        db, user_id=user_id, limit=limit, lease_token=token, lease=lease, max_attempts=ATTEMPTS
-    )
+    while True:
+        if user_id is None:
+            taken = await claim_any_processing(
+                db, limit=limit, lease_token=token, lease=lease, max_attempts=ATTEMPTS
+            )
+        else:
+            taken = await claim_user_processing(
+                db,
+                user_id=user_id,
+                limit=limit,
+                lease_token=token,
+                lease=lease,
+                max_attempts=ATTEMPTS,
+            )
+        claimed = [ClaimedFile(**dict(one)) for one in taken if one.lease_token]
+        if claimed or not taken:
+            return claimed
 
 
 @validated
@@ -179,7 +206,8 @@ async def fail_processing(
 
     Args:
         user_id, file_id, lease_token, changed: as claimed.
-        error: what went wrong, 1 to 10,000 characters; kept for `list_dead_processing`.
+        error: what went wrong; of that, the first 10,000 characters are kept for
+            `list_dead_processing`, without NUL.
 
     Returns:
         What becomes of it, or None where the lease ended and somebody else has taken it.

@@ -9,26 +9,33 @@ and the page stays stale. The order is: `replace_links`, `begin_publishing`, rea
 from collections.abc import Sequence
 from datetime import datetime
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..errors import NotFoundError
 from ..pagination import Page
 from ..pool import Executor, transaction
 from ..query import query
 from ..signature import validated
-from ..types import Cursor, FileId, Html, Invalidation, Limit, Permalink, Row, Title, UserId
+from ..types import Cursor, FileId, Html, Invalidation, Limit, Row, Title, UserId
 from ..users import Username
+from .paths import Permalink
 from .vaults import lock_vault
 
 __all__ = [
     "PublishedPage",
     "PublishedSummary",
+    "StalePage",
     "begin_publishing",
     "find_published",
     "invalidate_published",
+    "list_all_stale_pages",
     "list_published",
     "list_stale_pages",
     "publish_page",
     "unpublish_page",
 ]
+
+_ADDRESS = TypeAdapter(tuple[Username, Permalink])
 
 
 class PublishedSummary(Row, frozen=True):
@@ -51,6 +58,12 @@ class PublishedPage(Row, frozen=True):
     html: str
     published_at: datetime
     is_stale: bool
+
+
+class StalePage(PublishedSummary, frozen=True):
+    """A published page that is to be rendered again, and whose it is."""
+
+    user_id: int
 
 
 @query
@@ -76,27 +89,25 @@ async def store_page(
 
 
 @query
-async def unpublish_page(db: Executor, /, *, user_id: UserId, file_id: FileId) -> bool:
-    """Withdraw a page at once; a rendering of it that has begun before is refused.
-
-    Returns:
-        Whether it was published.
-    """
-    ...
+async def withdraw_page(db: Executor, /, *, user_id: UserId, file_id: FileId) -> bool: ...
 
 
 @query
 async def invalidate_pages(
-    db: Executor, /, *, user_id: UserId, file_ids: Sequence[FileId], along_links: bool
+    db: Executor,
+    /,
+    *,
+    user_id: UserId,
+    file_ids: Sequence[FileId],
+    gone_ids: Sequence[FileId],
+    along_links: bool,
 ) -> int: ...
 
 
 @query
-async def find_published(
+async def find_page(
     db: Executor, /, *, username: Username, permalink: Permalink
-) -> PublishedPage | None:
-    """A page of an active user, for anybody; the user's name in upper or lower case."""
-    ...
+) -> PublishedPage | None: ...
 
 
 @query
@@ -113,6 +124,32 @@ async def list_stale_pages(
 ) -> Page[PublishedSummary]:
     """The published pages of a user that are to be rendered again, by file."""
     ...
+
+
+@query
+async def list_all_stale_pages(
+    db: Executor, /, *, limit: Limit = 50, cursor: Cursor | None = None
+) -> Page[StalePage]:
+    """The published pages of all users that are to be rendered again, by user and file: for the
+    service's own workers.
+
+    Raises:
+        InvalidArgumentError: ``cursor`` is not one of this function's.
+    """
+    ...
+
+
+@validated
+async def find_published(db: Executor, /, *, username: str, permalink: str) -> PublishedPage | None:
+    """A page of an active user, for anybody; the user's name in upper or lower case.
+
+    Both may come from a URL as they are: what no user or page can be called is not found.
+    """
+    try:
+        username, permalink = _ADDRESS.validate_python((username, permalink))
+    except ValidationError:
+        return None
+    return await find_page(db, username=username, permalink=permalink)
 
 
 @validated
@@ -161,18 +198,35 @@ async def publish_page(
         ConflictError: another page of the user has this permalink.
         NotFoundError: no rendering was begun, or the file is deleted.
     """
-    page = await store_page(
-        db,
-        user_id=user_id,
-        file_id=file_id,
-        invalidation=invalidation,
-        permalink=permalink,
-        title=title,
-        html=html,
-    )
-    if page is None and await get_invalidation(db, user_id=user_id, file_id=file_id) is None:
-        raise NotFoundError("publish_page: no such page; begin with begin_publishing")
+    async with transaction(db) as tx:
+        await lock_vault(tx, user_id=user_id)
+        page = await store_page(
+            tx,
+            user_id=user_id,
+            file_id=file_id,
+            invalidation=invalidation,
+            permalink=permalink,
+            title=title,
+            html=html,
+        )
+        if page is None and await get_invalidation(tx, user_id=user_id, file_id=file_id) is None:
+            raise NotFoundError("publish_page: no such page; begin with begin_publishing")
     return page
+
+
+@validated
+async def unpublish_page(db: Executor, /, *, user_id: UserId, file_id: FileId) -> bool:
+    """Withdraw a page at once; a rendering of it that has begun before is refused.
+
+    Returns:
+        Whether it was published.
+
+    Raises:
+        NotFoundError: there is no such user.
+    """
+    async with transaction(db) as tx:
+        await lock_vault(tx, user_id=user_id)
+        return await withdraw_page(tx, user_id=user_id, file_id=file_id)
 
 
 @validated
@@ -181,8 +235,9 @@ async def invalidate_published(
 ) -> int:
     """A file changed: its page is stale, those that embed it, and those that embed them.
 
-    Call it in the transaction that changes the content, or after it. `list_stale_pages` tells
-    which pages there are to render.
+    Whatever changes its content does so itself. Call it after `replace_links`, where a file embeds
+    others than when it was written, or where its title changes; in that transaction, or after it.
+    `list_stale_pages` tells which pages there are to render.
 
     Args:
         user_id: whose vault.
@@ -193,4 +248,6 @@ async def invalidate_published(
     Returns:
         How many pages are stale by it, with those that are not published but being rendered.
     """
-    return await invalidate_pages(db, user_id=user_id, file_ids=[file_id], along_links=along_links)
+    return await invalidate_pages(
+        db, user_id=user_id, file_ids=[file_id], gone_ids=[], along_links=along_links
+    )

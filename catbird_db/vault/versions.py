@@ -6,13 +6,14 @@ from uuid import UUID
 
 from ..errors import NotFoundError
 from ..pagination import Page
-from ..pool import Executor
+from ..pool import Executor, transaction
 from ..query import query
 from ..signature import validated
 from ..storage import ObjectStore, open_object
 from ..storage.objects import Offset
 from ..types import Cursor, FileId, FileVersionNumber, Limit, Row, UserId
 from .files import File
+from .vaults import lock_vault
 
 __all__ = ["FileVersion", "list_versions", "read_version", "restore_version"]
 
@@ -56,15 +57,30 @@ async def get_version(
 
 
 @query
+async def rewrite_version(
+    db: Executor, /, *, user_id: UserId, file_id: FileId, version: FileVersionNumber
+) -> File | None: ...
+
+
+@validated
 async def restore_version(
     db: Executor, /, *, user_id: UserId, file_id: FileId, version: FileVersionNumber
 ) -> File:
     """Make the content of an old version the newest: a new version, which loses none.
 
+    The file's page becomes stale, and those that embed it.
+
     Raises:
         NotFoundError: there is no such file, it is deleted, or it has no such version.
     """
-    ...
+    file = await rewrite_version(db, user_id=user_id, file_id=file_id, version=version)
+    if file is None:
+        async with transaction(db) as tx:
+            await lock_vault(tx, user_id=user_id)
+            file = await rewrite_version(tx, user_id=user_id, file_id=file_id, version=version)
+    if file is None:
+        raise NotFoundError("restore_version: there is no such file or version")
+    return file
 
 
 @validated

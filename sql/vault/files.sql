@@ -1,19 +1,20 @@
 -- Files: a path, and a reference to bytes in the object store. Bytes never move with them.
 
 -- name: overwrite_file :maybe
--- A new version of the file at a path.
--- No row means: nothing is there (any more), or its content is not the one expected.
--- Where the vault's lock is waited for, what changed meanwhile is looked at anew, row by row: a file
--- that was moved or deleted is not found. The lock is taken only where there is a file.
+-- A new version of the file at a path; its page is stale, and those of what embeds it.
+-- No row means: nothing is there (any more), its content is not the one expected, or somebody has or
+-- had the vault's lock meanwhile: then links and pages may be newer than what this statement sees.
+-- The lock is taken only where there is a file.
 -- tenant: user_id
--- index: vaults_pkey, files_path_key
-WITH shared AS MATERIALIZED (
+-- index: vaults_pkey, files_path_key, file_links_target_idx, published_pages_pkey
+WITH RECURSIVE shared AS MATERIALIZED (
     SELECT v.user_id
       FROM vaults AS v
      WHERE v.user_id = :user_id
+       AND v.structure_version = (SELECT x.structure_version FROM vaults AS x WHERE x.user_id = :user_id)
        AND EXISTS (SELECT FROM files AS f
                     WHERE f.user_id = :user_id AND f.path = :path AND f.deleted_at IS NULL)
-       FOR SHARE OF v
+       FOR SHARE OF v SKIP LOCKED
 ),
 written AS (
     UPDATE files AS f
@@ -24,6 +25,30 @@ written AS (
        AND f.path = :path AND f.deleted_at IS NULL
        AND f.object_hash = coalesce(:if_match::text, f.object_hash)
  RETURNING f.user_id, f.id, f.folder_id, f.path, f.version, f.object_hash, f.size, f.content_type, f.created_at, f.updated_at
+),
+reached (file_id) AS (
+    SELECT written.id FROM written
+     UNION
+    SELECT l.source_file_id
+      FROM reached
+      JOIN file_links AS l ON l.user_id = :user_id AND l.target_file_id = reached.file_id
+     WHERE l.embed
+),
+locked AS MATERIALIZED (
+    SELECT p.user_id, p.file_id
+      FROM unnest((SELECT array_agg(reached.file_id ORDER BY reached.file_id) FROM reached)) AS page (file_id)
+     CROSS JOIN LATERAL (
+           SELECT x.user_id, x.file_id
+             FROM published_pages AS x
+            WHERE x.user_id = :user_id AND x.file_id = page.file_id
+            LIMIT 1
+              FOR NO KEY UPDATE) AS p
+),
+invalidated AS (
+    UPDATE published_pages AS p
+       SET invalidation = p.invalidation + 1
+      FROM unnest(ARRAY (SELECT locked.user_id FROM locked), ARRAY (SELECT locked.file_id FROM locked)) AS picked (user_id, file_id)
+     WHERE p.user_id = picked.user_id AND p.file_id = picked.file_id
 ),
 recorded AS (
     INSERT INTO file_versions (user_id, file_id, version, object_hash, size, content_type, created_at)

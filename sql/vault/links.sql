@@ -113,13 +113,13 @@ SELECT found.name, f.id AS file_id, f.path
        SELECT x.id, x.path FROM files AS x WHERE x.user_id = :user_id AND x.id = found.id LIMIT 1) AS f
  ORDER BY found.position;
 
--- name: update_targets :value
+-- name: update_targets :one
 -- Resolve again the links that files took part in: those which lead to them, and those which name
 -- them now. The files are those given, and those at or under the paths, also what this transaction
--- has deleted there, whose pages are withdrawn. Which files' links have changed.
+-- has deleted there. Which files' links have changed, and which files are deleted.
 -- Rows pass through arrays, of which the planner expects few: it would else read all links.
 -- tenant: user_id
--- index: files_pkey, files_path_key, files_name_idx, files_deleted_path_idx, files_deleted_idx, file_aliases_pkey, file_aliases_alias_idx, file_links_pkey, file_links_name_idx, file_links_target_idx, published_pages_pkey
+-- index: files_pkey, files_path_key, files_name_idx, files_deleted_path_idx, files_deleted_idx, file_aliases_pkey, file_aliases_alias_idx, file_links_pkey, file_links_name_idx, file_links_target_idx
 WITH affected AS MATERIALIZED (
     SELECT f.user_id, f.id, f.path, false AS gone
       FROM unnest(:file_ids::uuid[]) AS given (id)
@@ -148,14 +148,6 @@ WITH affected AS MATERIALIZED (
       FROM unnest(:paths) AS given (path)
       JOIN files AS f ON f.user_id = :user_id AND f.path >= given.path || '/' AND f.path < given.path || '0'
      WHERE f.deleted_at >= transaction_timestamp()
-),
-withdrawn AS (
-    UPDATE published_pages AS p
-       SET permalink = NULL, title = NULL, html = NULL, published_at = NULL,
-           invalidation = p.invalidation + 1, withdrawn = p.invalidation + 1
-      FROM unnest(ARRAY (SELECT affected.user_id FROM affected WHERE affected.gone), ARRAY (SELECT affected.id FROM affected WHERE affected.gone))
-           AS gone (user_id, file_id)
-     WHERE p.user_id = gone.user_id AND p.file_id = gone.file_id
 ),
 named AS MATERIALIZED (
     SELECT form.name
@@ -228,7 +220,8 @@ relinked AS (
            AS picked (user_id, source_file_id, position, id)
      WHERE l.user_id = picked.user_id AND l.source_file_id = picked.source_file_id AND l.position = picked.position
 )
-SELECT ARRAY (SELECT DISTINCT changed.source_file_id FROM changed ORDER BY changed.source_file_id) AS sources;
+SELECT ARRAY (SELECT DISTINCT changed.source_file_id FROM changed) AS changed,
+       ARRAY (SELECT affected.id FROM affected WHERE affected.gone) AS gone;
 
 -- name: list_links :page
 -- The links in a file, in their order.

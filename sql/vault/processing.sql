@@ -28,7 +28,9 @@ SELECT f.user_id, f.id, :priority, statement_timestamp(), statement_timestamp(),
 RETURNING q.changed;
 
 -- name: claim_any_processing :many
--- Take what is ready, of everybody; what was taken too often without an answer is given up instead.
+-- Take what is ready, of everybody; what was taken too often without an answer is given up instead,
+-- and has no lease in the rows.
+-- A change since it was last taken (waiting_since) is a first attempt, also where a lease ended over it.
 -- tenant: none (workers serve all users)
 -- index: processing_queue_ready_idx, processing_queue_pkey
 WITH urgent AS MATERIALIZED (
@@ -64,12 +66,15 @@ candidate AS MATERIALIZED (
 ),
 taken AS (
     UPDATE processing_queue AS q
-       SET lease_token = CASE WHEN q.attempts < :max_attempts::bigint THEN :lease_token::uuid END,
+       SET lease_token = CASE WHEN q.waiting_since IS NOT NULL OR q.attempts < :max_attempts::bigint THEN :lease_token::uuid END,
            ready_at = statement_timestamp() + :lease::interval,
            waiting_since = NULL,
-           attempts = least(q.attempts + 1, :max_attempts),
-           error = CASE WHEN q.attempts < :max_attempts THEN q.error ELSE 'its workers did not come back' END,
-           dead_at = CASE WHEN q.attempts < :max_attempts THEN NULL ELSE statement_timestamp() END
+           attempts = CASE WHEN q.waiting_since IS NULL THEN least(q.attempts + 1, :max_attempts) ELSE 1 END,
+           error = CASE WHEN q.waiting_since IS NOT NULL THEN NULL
+                        WHEN q.attempts < :max_attempts THEN q.error
+                        ELSE 'its workers did not come back'
+                   END,
+           dead_at = CASE WHEN q.waiting_since IS NULL AND q.attempts >= :max_attempts THEN statement_timestamp() END
       FROM unnest(ARRAY (SELECT candidate.user_id FROM candidate), ARRAY (SELECT candidate.file_id FROM candidate))
            AS picked (user_id, file_id)
      WHERE q.user_id = picked.user_id AND q.file_id = picked.file_id
@@ -77,7 +82,6 @@ taken AS (
 )
 SELECT taken.user_id, taken.file_id, taken.priority, taken.changed, taken.attempts, taken.lease_token, taken.ready_at AS lease_until
   FROM taken
- WHERE taken.lease_token IS NOT NULL
  ORDER BY taken.priority DESC, taken.user_id, taken.file_id;
 
 -- name: claim_user_processing :many
@@ -117,18 +121,20 @@ candidate AS MATERIALIZED (
 ),
 taken AS (
     UPDATE processing_queue AS q
-       SET lease_token = CASE WHEN q.attempts < :max_attempts::bigint THEN :lease_token::uuid END,
+       SET lease_token = CASE WHEN q.waiting_since IS NOT NULL OR q.attempts < :max_attempts::bigint THEN :lease_token::uuid END,
            ready_at = statement_timestamp() + :lease::interval,
            waiting_since = NULL,
-           attempts = least(q.attempts + 1, :max_attempts),
-           error = CASE WHEN q.attempts < :max_attempts THEN q.error ELSE 'its workers did not come back' END,
-           dead_at = CASE WHEN q.attempts < :max_attempts THEN NULL ELSE statement_timestamp() END
+           attempts = CASE WHEN q.waiting_since IS NULL THEN least(q.attempts + 1, :max_attempts) ELSE 1 END,
+           error = CASE WHEN q.waiting_since IS NOT NULL THEN NULL
+                        WHEN q.attempts < :max_attempts THEN q.error
+                        ELSE 'its workers did not come back'
+                   END,
+           dead_at = CASE WHEN q.waiting_since IS NULL AND q.attempts >= :max_attempts THEN statement_timestamp() END
      WHERE q.user_id = :user_id AND q.file_id = ANY (ARRAY (SELECT candidate.file_id FROM candidate))
  RETURNING q.user_id, q.file_id, q.priority, q.changed, q.attempts, q.lease_token, q.ready_at
 )
 SELECT taken.user_id, taken.file_id, taken.priority, taken.changed, taken.attempts, taken.lease_token, taken.ready_at AS lease_until
   FROM taken
- WHERE taken.lease_token IS NOT NULL
  ORDER BY taken.priority DESC, taken.file_id;
 
 -- name: complete_processing :value

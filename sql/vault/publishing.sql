@@ -1,7 +1,8 @@
 -- Published pages: a file as it was rendered, at a permalink below its user's name.
 --
 -- Counters, and not times, say whether a rendering is stale: who renders notes the counter before
--- it reads anything, and publishes with it. Rows are locked in the order of file_id.
+-- it reads anything, and publishes with it. Whoever publishes locks the vault first; whoever changes
+-- pages locks all of them by one statement, in the order of file_id.
 
 -- name: get_invalidation :value
 -- The counter of a page that was rendered before.
@@ -72,7 +73,7 @@ invalidated AS (
 SELECT published.user_id, published.file_id, published.permalink, published.title, published.html, published.published_at, published.is_stale
   FROM published;
 
--- name: unpublish_page :value
+-- name: withdraw_page :value
 -- Withdraw a page, and refuse whatever is being rendered for it; was it published?
 -- Whatever links here is stale, and what embeds that.
 -- tenant: user_id
@@ -119,6 +120,7 @@ SELECT EXISTS (SELECT FROM locked WHERE locked.file_id = :file_id AND locked.is_
 -- name: invalidate_pages :rows
 -- These files changed: their pages are stale, those of what embeds them, and so on, in circles too.
 -- Along links, those that link to them as well: for where they lead, or what they are called.
+-- Pages of files that are gone are withdrawn.
 -- tenant: user_id
 -- index: published_pages_pkey, file_links_target_idx
 WITH RECURSIVE reached (file_id) AS (
@@ -137,20 +139,32 @@ WITH RECURSIVE reached (file_id) AS (
 ),
 locked AS MATERIALIZED (
     SELECT p.user_id, p.file_id
-      FROM unnest((SELECT array_agg(reached.file_id ORDER BY reached.file_id) FROM reached)) AS page (file_id)
+      FROM unnest((SELECT array_agg(page.file_id ORDER BY page.file_id)
+                     FROM (SELECT reached.file_id FROM reached
+                            UNION
+                           SELECT gone.file_id FROM unnest(:gone_ids::uuid[]) AS gone (file_id)) AS page)) AS page (file_id)
      CROSS JOIN LATERAL (
            SELECT x.user_id, x.file_id
              FROM published_pages AS x
             WHERE x.user_id = :user_id AND x.file_id = page.file_id
             LIMIT 1
               FOR NO KEY UPDATE) AS p
+),
+withdrawn AS (
+    UPDATE published_pages AS p
+       SET permalink = NULL, title = NULL, html = NULL, published_at = NULL,
+           invalidation = p.invalidation + 1, withdrawn = p.invalidation + 1
+      FROM unnest(ARRAY (SELECT locked.user_id FROM locked WHERE locked.file_id = ANY (:gone_ids)),
+                  ARRAY (SELECT locked.file_id FROM locked WHERE locked.file_id = ANY (:gone_ids))) AS picked (user_id, file_id)
+     WHERE p.user_id = picked.user_id AND p.file_id = picked.file_id
 )
 UPDATE published_pages AS p
    SET invalidation = p.invalidation + 1
-  FROM unnest(ARRAY (SELECT locked.user_id FROM locked), ARRAY (SELECT locked.file_id FROM locked)) AS picked (user_id, file_id)
+  FROM unnest(ARRAY (SELECT locked.user_id FROM locked WHERE locked.file_id <> ALL (:gone_ids)),
+              ARRAY (SELECT locked.file_id FROM locked WHERE locked.file_id <> ALL (:gone_ids))) AS picked (user_id, file_id)
  WHERE p.user_id = picked.user_id AND p.file_id = picked.file_id;
 
--- name: find_published :maybe
+-- name: find_page :maybe
 -- A page, by the name of its user and its permalink, for anybody.
 -- tenant: none (a page is for everybody; its user is found by name)
 -- not-null: html (what has a permalink has it: published_pages_published_check)
@@ -191,4 +205,18 @@ SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidat
  WHERE p.user_id = :user_id AND p.permalink IS NOT NULL AND p.rendered < p.invalidation
    AND p.file_id > coalesce(:cursor_file_id::uuid, '00000000-0000-0000-0000-000000000000')
  ORDER BY p.file_id
+ LIMIT :limit;
+
+-- name: list_all_stale_pages :page
+-- The published pages of all users that are to be rendered again; those of deleted files are withdrawn.
+-- tenant: none (workers serve all users)
+-- key: user_id, file_id
+-- not-null: published_at (what has a permalink has it: published_pages_published_check)
+-- index: published_pages_stale_idx
+SELECT p.file_id, p.permalink, p.title, p.published_at, p.rendered < p.invalidation AS is_stale, p.user_id
+  FROM published_pages AS p
+ WHERE p.permalink IS NOT NULL AND p.rendered < p.invalidation
+   AND (p.user_id, p.file_id)
+       > (coalesce(:cursor_user_id::bigint, 0), coalesce(:cursor_file_id::uuid, '00000000-0000-0000-0000-000000000000'))
+ ORDER BY p.user_id, p.file_id
  LIMIT :limit;

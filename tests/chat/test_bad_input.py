@@ -63,6 +63,8 @@ from catbird_db import (
     get_frontmatter,
     get_group_info,
     get_message,
+    invalidate_published,
+    list_all_stale_pages,
     list_backlinks,
     list_commits,
     list_conversations,
@@ -220,7 +222,7 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "other": ({"a": 1}, [*NO_JSON, *(one for one in NO_LIST if not isinstance(one, dict))]),
     "priority": (1, [-1, 3, FIGURES, *NO_INT]),
     "changed": (1, number(1, INT8_MAX)),
-    "error": ("it broke", ["", *text(10_000)]),
+    "error": ("it broke", NO_TEXT),
     "invalidation": (0, FROM_0),
     "html": ("<p>", [SECRET * (MAX_BYTES // 6 + 1), f"{SECRET}\0", f"{SECRET}\ud800", *NO_TEXT]),
     **dict.fromkeys(["collection_id", "document_id", "operation_id"], (UUID(int=1), NO_UUID)),
@@ -326,6 +328,8 @@ SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("update_collection", "sync_interval_minutes"): (5, number(1, 525_600)),
     ("set_document_status", "error"): (None, text(10_000)),
     ("store_blob", "data"): (b"x", NO_BODY),
+    ("find_published", "username"): ("alice", NO_TEXT),
+    ("find_published", "permalink"): ("x", NO_TEXT),
 }
 
 
@@ -540,9 +544,15 @@ async def rows_of_pages(pool: Pool, this: dict[str, Any]) -> list[Row]:
         await publish_page(pool, **this, **page),
         *(await list_published(pool, **user)).items,
     ]
+    await invalidate_published(pool, **this)
+    rows += (await list_all_stale_pages(pool)).items
     for attempts in (0, 4):
         await enqueue_processing(pool, **this)
-        await stored(pool, "UPDATE processing_queue SET ready_at = now(), attempts = $1", attempts)
+        await stored(
+            pool,
+            "UPDATE processing_queue SET ready_at = now(), waiting_since = NULL, attempts = $1",
+            attempts,
+        )
         [claimed] = await claim_processing(pool)
         lease = {"lease_token": claimed.lease_token, "changed": claimed.changed}
         failed = await fail_processing(pool, **this, **lease, error="e")

@@ -40,6 +40,7 @@ from catbird_db import (
     find_files_by_tag,
     get_conversation,
     grant_collection_permission,
+    list_all_stale_pages,
     list_audit_log,
     list_backlinks,
     list_blobs_by_conversation,
@@ -490,7 +491,7 @@ async def prepare(pool: Pool) -> None:
     await stored(
         pool,
         "INSERT INTO published_pages (user_id, file_id, permalink, html, published_at, invalidation)"
-        " SELECT 1, id, path, '', now(), 1 FROM files",
+        " SELECT 1, id, substr(path, 2), '', now(), 1 FROM files",
     )
 
 
@@ -517,6 +518,7 @@ def askers(db: Any) -> dict[str, Ask]:
         "list_backlinks": asking(list_backlinks, db, user_id=1, file_id=FILE_ID),
         "list_unresolved_links": asking(list_unresolved_links, db, user_id=1),
         "list_dead_processing": asking(list_dead_processing, db, user_id=1),
+        "list_all_stale_pages": asking(list_all_stale_pages, db),
         "list_published": asking(list_published, db, user_id=1),
         "list_stale_pages": asking(list_stale_pages, db, user_id=1),
         "list_pending_welcomes": asking(list_pending_welcomes, db, recipient_did=BOB),

@@ -90,6 +90,7 @@ reveal_type(health_check)  # (pool: Pool, /, *, migrations: Sequence[str] | None
 reveal_type(invalidate_published)  # (db: Pool | Connection, /, *, user_id: int, file_id: UUID, along_links: bool = False) -> CoroutineType[Any, Any, int]
 reveal_type(is_member)  # (db: Pool | Connection, /, *, convo_id: str, member_did: str) -> CoroutineType[Any, Any, bool]
 reveal_type(list_audit_log)  # (db: Pool | Connection, /, *, collection_id: UUID, user_id: int, limit: int = 50, cursor: str | None = None) -> CoroutineType[Any, Any, Page[AuditEntry]]
+reveal_type(list_all_stale_pages)  # (db: Pool | Connection, /, *, limit: int = 50, cursor: str | None = None) -> CoroutineType[Any, Any, Page[StalePage]]
 reveal_type(list_backlinks)  # (db: Pool | Connection, /, *, user_id: int, file_id: UUID, limit: int = 50, cursor: str | None = None) -> CoroutineType[Any, Any, Page[Backlink]]
 reveal_type(list_blobs_by_conversation)  # (db: Pool | Connection, /, *, convo_id: str, reader_did: str, limit: int = 50, cursor: str | None = None) -> CoroutineType[Any, Any, Page[Blob]]
 reveal_type(list_canvas_files)  # (db: Pool | Connection, /, *, user_id: int, limit: int = 100, cursor: str | None = None) -> CoroutineType[Any, Any, Page[File]]
@@ -124,6 +125,7 @@ reveal_type(mark_unseen_stale)  # (db: Pool | Connection, /, *, collection_id: U
 reveal_type(move_file)  # (db: Pool | Connection, /, *, user_id: int, path: str, to: str, overwrite: bool = False) -> CoroutineType[Any, Any, File]
 reveal_type(move_folder)  # (db: Pool | Connection, /, *, user_id: int, path: str, to: str, overwrite: bool = False) -> CoroutineType[Any, Any, Folder]
 reveal_type(normalize_path)  # (path: str) -> str
+reveal_type(normalize_permalink)  # (permalink: str) -> str
 reveal_type(object_reference_count)  # (db: Pool | Connection, /, *, hash: str) -> CoroutineType[Any, Any, int]
 reveal_type(open_database)  # (settings: Settings | None = None, *, observe: ((Observation) -> None) | None = None) -> _AsyncGeneratorContextManager[Pool, None]
 reveal_type(open_object)  # (db: Pool | Connection, store: ObjectStore, /, *, hash: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]

@@ -1,5 +1,6 @@
 """Files: written, read, moved, copied, deleted and restored; and each of their versions."""
 
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from io import BytesIO
 
@@ -384,3 +385,30 @@ async def test_a_vault_counts_lists_and_measures_what_is_there(
     assert await all_of(list_canvas_files, alice) == ["/b/d.canvas"]
     assert await all_of(list_markdown_files, bob) == ["/a.md"]
     assert await all_of(list_canvas_files, bob) == []
+
+
+async def test_a_write_that_is_refused_anyway_uploads_nothing(
+    pool: Pool, catbird_store: ObjectStore, alice: int
+) -> None:
+    where = {"user_id": alice, "path": "/x"}
+    first = await write_file(pool, catbird_store, **where, body=b"1")
+
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("it is read")
+        yield b""
+
+    for refused in ({"if_match": "0" * 64}, {"path": "/y", "if_match": first.object_hash}):
+        with pytest.raises(ConflictError, match="if_match"):
+            await write_file(pool, catbird_store, **{**where, **refused}, body=body())
+    with pytest.raises(NotFoundError, match="no such user"):
+        await write_file(pool, catbird_store, user_id=alice + 999, path="/x", body=body())
+    assert await find_file_by_path(pool, **where) == first
+
+    async def overtaken() -> AsyncIterator[bytes]:
+        await write_file(pool, catbird_store, **where, body=b"2")
+        yield b"3"
+
+    with pytest.raises(ConflictError, match="if_match"):
+        await write_file(pool, catbird_store, **where, body=overtaken(), if_match=first.object_hash)
+    last = await find_file_by_path(pool, **where)
+    assert last is not None and last.version == 2

@@ -4,6 +4,7 @@ import unicodedata
 from contextlib import suppress
 
 import pytest
+from chat.actors import stored
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scale import scaled
@@ -13,10 +14,14 @@ from catbird_db import (
     DatabaseError,
     InvalidArgumentError,
     Pool,
+    begin_publishing,
     create_folder,
     get_folder,
     normalize_path,
+    normalize_permalink,
+    publish_page,
     record_file,
+    set_frontmatter,
     transaction,
 )
 
@@ -168,6 +173,97 @@ async def test_the_database_takes_what_python_takes_and_nothing_else(
     for path in (*KEPT, *MENDED, *MENDED.values(), *REFUSED):
         if "\0" not in path and not any("\ud800" <= one <= "\udfff" for one in path):
             await assert_agreed(pool, table, alice, path)
+
+
+PERMALINKS = {
+    "notes": "notes",
+    "/notes/": "notes",
+    "///notes//": "notes",
+    "notes/my plan.md": "notes/my plan.md",
+    "e\u0301": "\u00e9",
+    "\u037e": ";",  # the Greek question mark
+    "...": "...",
+    "a..b/.c": "a..b/.c",
+    "a:b*c\"<>|'&=+,;@!$()~_-": "a:b*c\"<>|'&=+,;@!$()~_-",
+    "\u0646\u0645\u06cc\u200c\u0634\u0648\u062f": "\u0646\u0645\u06cc\u200c\u0634\u0648\u062f",  # Persian
+    "\U0001f469\u200d\U0001f692": "\U0001f469\u200d\U0001f692",
+    "a" * 1024: "a" * 1024,
+}
+NO_PERMALINKS = [
+    *("", "/", "//", "a//b", "/a//b/", ".", "..", "/../", "../../admin", "a/./b", "a/../b", "a/.."),
+    *("a?b", "a#b", "a?b#c", "a%2fb", "%2e%2e", "%2e%2e/admin", "%", "a\\b", "..\\admin", "\\"),
+    *(" ", "  ", " a", "a ", "a/ /b", "a /b", "a/ b", "/ /"),
+    *("\0", "a\0b", "a\nb", "a\n", "\r", "a\tb", "\x1f", "\x7f", "\x80", "\x85", "\x9f"),
+    *("\u202e", "gpj.\u202eexe", "\u202a", "\u2066a\u2069", "\u200e", "\u200f", "\u061c"),
+    *("\u00a0", "\u00ad", "\u1680", "\u180e", "\u2000", "\u2009", "\u200b", "\u2028", "\u2029"),
+    *("\u202f", "\u205f", "\u2060", "\u2064", "\u206f", "\u3000", "\ufeff", "\ufff9", "\U000e0041"),
+    *("a" * 1025, "\u00e9" * 513, "a/" * 512 + "a", "\ud800", "a/\udfff"),
+]
+
+
+@pytest.mark.parametrize(("permalink", "spelling"), PERMALINKS.items())
+def test_a_permalink_has_one_spelling(permalink: str, spelling: str) -> None:
+    assert normalize_permalink(permalink) == normalize_permalink(spelling) == spelling
+
+
+@pytest.mark.parametrize("permalink", NO_PERMALINKS)
+def test_a_hostile_permalink_is_refused(permalink: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="the permalink"):
+        normalize_permalink(permalink)
+
+
+def is_a_good_permalink(permalink: str) -> bool:
+    try:
+        return normalize_permalink(permalink) == permalink
+    except InvalidArgumentError:
+        return False
+
+
+def can_be_sent(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= one <= "\udfff" for one in text)
+
+
+async def test_the_database_takes_the_same_permalinks_and_nothing_else(
+    pool: Pool, alice: int
+) -> None:
+    """Asked of the constraint itself, for thousands at once: hostile ones, and each character."""
+    [constraint] = await stored(
+        pool,
+        "SELECT substr(pg_get_constraintdef(oid), 6) AS condition FROM pg_constraint"
+        " WHERE conname = 'published_pages_permalink_check'",
+    )
+    assigned = [one for one in map(chr, range(1, 0x110000)) if unicodedata.category(one) != "Cn"]
+    given = [*NO_PERMALINKS, *PERMALINKS, *PERMALINKS.values()]
+    given += [f"a{one}b" for one in assigned] + [f"a/{one}" for one in assigned]
+    given = [one for one in given if can_be_sent(one)]
+    rows = await stored(
+        pool,
+        f'SELECT permalink FROM unnest($1::text[] COLLATE "C") AS permalink WHERE {constraint["condition"]}',
+        given,
+    )
+    taken = {row["permalink"] for row in rows}
+    assert taken ^ {one for one in given if is_a_good_permalink(one)} == set()
+
+
+async def test_a_hostile_permalink_reaches_no_statement(pool: Pool, alice: int) -> None:
+    file = await put(pool, alice, "/a.md")
+    this = {"user_id": alice, "file_id": file.id}
+    seen = await begin_publishing(pool, **this)
+    for permalink in NO_PERMALINKS:
+        with pytest.raises(InvalidArgumentError, match="permalink") as caught:
+            await publish_page(pool, **this, invalidation=seen, permalink=permalink, html="x")
+        assert caught.value.sqlstate is None
+        with pytest.raises(InvalidArgumentError, match="permalink") as caught:
+            await set_frontmatter(pool, **this, permalink=permalink)
+        assert caught.value.sqlstate is None
+        if can_be_sent(permalink):
+            with pytest.raises(InvalidArgumentError) as caught:
+                await stored(
+                    pool,
+                    "UPDATE published_pages SET permalink = $1, html = '', published_at = now()",
+                    permalink,
+                )
+            assert caught.value.constraint == "published_pages_permalink_check"
 
 
 segments = st.text(

@@ -264,6 +264,20 @@ async def test_a_failure_backs_off_longer_each_time_and_the_fifth_is_the_last(
     assert (dead.file_id, dead.attempts, dead.error) == (file_id, 5, "for good")
 
 
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [("", ""), ("é" * 20_000, "é" * 10_000), ("a\0b\0", "ab"), ("a\ud800b", "a?b")],
+)
+async def test_whatever_a_worker_says_of_its_failure_is_kept_as_far_as_it_can_be(
+    pool: Pool, alice: int, file_id: UUID, error: str, kept: str
+) -> None:
+    await change(pool, alice, file_id)
+    await pass_time(pool, 6)
+    [one] = await claim(pool)
+    failed = await fail(pool, one, error)
+    assert failed is not None and failed.error == kept
+
+
 async def test_a_dead_letter_is_revived_by_a_change_and_begins_anew(
     pool: Pool, alice: int, file_id: UUID
 ) -> None:
@@ -319,6 +333,47 @@ async def test_a_file_whose_workers_never_come_back_is_given_up(
     [dead] = (await list_dead_processing(pool, user_id=alice)).items
     assert (dead.attempts, dead.error) == (5, "its workers did not come back")
     assert await complete(pool, one) is False
+
+
+@pytest.mark.parametrize("of_one_user", [True, False])
+async def test_a_change_during_a_lease_that_expires_is_a_first_attempt(
+    pool: Pool, alice: int, file_id: UUID, of_one_user: bool
+) -> None:
+    only = {"user_id": alice} if of_one_user else {}
+    await change(pool, alice, file_id)
+    for attempt in range(1, 6):
+        await pass_time(pool, 100)
+        [one] = await claim(pool, **only)
+        assert one.attempts == attempt
+    assert await change(pool, alice, file_id) == 2
+    for attempt in range(1, 6):
+        await pass_time(pool, 100)
+        [one] = await claim(pool, **only)
+        assert (one.changed, one.attempts) == (2, attempt)
+    await pass_time(pool, 100)
+    assert await claim(pool, **only) == []
+    assert len((await list_dead_processing(pool, user_id=alice)).items) == 1
+
+
+@pytest.mark.parametrize("of_one_user", [True, False])
+async def test_no_claim_is_empty_while_work_is_ready_behind_what_is_given_up(
+    pool: Pool, alice: int, of_one_user: bool
+) -> None:
+    only = {"user_id": alice} if of_one_user else {}
+    files = [(await put(pool, alice, f"/{number}.md")).id for number in range(7)]
+    for one in files:
+        await change(pool, alice, one)
+        await pass_time(pool, 10)
+    await stored(
+        pool,
+        "UPDATE processing_queue SET attempts = 5, waiting_since = NULL, lease_token = gen_random_uuid()"
+        " WHERE file_id = ANY ($1)",
+        files[:5],
+    )
+    claimed = await claim(pool, limit=2, **only) + await claim(pool, limit=2, **only)
+    assert {one.file_id for one in claimed} == set(files[5:])
+    assert await claim(pool, limit=2, **only) == []
+    assert len((await list_dead_processing(pool, user_id=alice)).items) == 5
 
 
 async def test_dead_letters_are_paged_the_oldest_first(pool: Pool, alice: int) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -10,7 +12,7 @@ from uuid import UUID
 import pytest
 from chat.actors import Undo, at_once, stored, until_waiting
 from scale import scaled
-from trees import put
+from trees import an_object, put
 
 from catbird_db import (
     ConflictError,
@@ -20,6 +22,7 @@ from catbird_db import (
     Pool,
     PublishedPage,
     begin_publishing,
+    copy_file,
     delete_file,
     delete_folder,
     delete_user,
@@ -27,18 +30,23 @@ from catbird_db import (
     find_published,
     get_file,
     invalidate_published,
+    list_all_stale_pages,
     list_links,
     list_published,
     list_stale_pages,
     move_file,
+    move_folder,
     publish_page,
+    record_file,
     replace_links,
     restore_file,
+    restore_version,
     set_frontmatter,
     transaction,
     unpublish_page,
 )
 from catbird_db.pool import Executor
+from catbird_db.query import bound
 
 
 async def begin(pool: Pool, user_id: int, file_id: UUID) -> int:
@@ -167,6 +175,43 @@ async def test_no_permalink_is_refused_by_name(pool: Pool, alice: int, permalink
         await publish(pool, alice, file.id, 0, permalink)
 
 
+@pytest.mark.parametrize(
+    ("username", "permalink"),
+    [
+        *(("alice", one) for one in ("", "/", "..", "a//b", "a\0", "a?b", "\ud800", "x" * 9999)),
+        *((one, "a") for one in ("", "a b", "é", "a/b", "a\0", "\ud800", "x" * 9999)),
+    ],
+)
+async def test_no_page_is_found_where_none_can_be(
+    pool: Pool, alice: int, username: str, permalink: str
+) -> None:
+    await page(pool, alice, "/a")
+    assert await find_published(pool, username=username, permalink=permalink) is None
+    assert await find_published(pool, username="alice", permalink="a") is not None
+
+
+async def test_the_stale_pages_of_all_users_are_listed_by_user_and_file(
+    pool: Pool, alice: int, bob: int
+) -> None:
+    expected: list[tuple[int, UUID]] = []
+    for user_id in (alice, bob):
+        files = [await page(pool, user_id, f"/{name}") for name in "abcd"]
+        for file_id in files[:3]:
+            await invalidate_published(pool, user_id=user_id, file_id=file_id)
+            expected.append((user_id, file_id))
+    await delete_file(pool, user_id=alice, path="/c")
+    expected.remove(expected[2])
+    seen: list[tuple[int, UUID]] = []
+    cursor = None
+    while True:
+        found = await list_all_stale_pages(pool, limit=2, cursor=cursor)
+        assert all(one.is_stale for one in found.items)
+        seen += [(one.user_id, one.file_id) for one in found.items]
+        if (cursor := found.next_cursor) is None:
+            break
+    assert seen == sorted(expected)
+
+
 # Withdrawing.
 
 
@@ -273,6 +318,123 @@ async def test_a_file_that_is_no_page_still_carries_the_change_to_those_that_emb
     await connect(pool, alice, between.id, "!deep")
     assert await invalidate_published(pool, user_id=alice, file_id=deep.id) == 1
     assert await stale(pool, alice) == {"top.md"}
+
+
+async def restore_first(pool: Pool, user_id: int, file_id: UUID) -> Any:
+    return await restore_version(pool, user_id=user_id, file_id=file_id, version=1)
+
+
+async def in_a_transaction(pool: Pool, user_id: int, _: UUID) -> Any:
+    async with transaction(pool) as tx:
+        await put(pool, user_id, "/deep.md", "new", db=tx)
+
+
+CHANGES: dict[str, Callable[[Pool, int, UUID], Awaitable[Any]]] = {
+    "write": lambda pool, user_id, _: put(pool, user_id, "/deep.md", "new"),
+    "write in a transaction": in_a_transaction,
+    "restore a version": restore_first,
+    "copy over it": lambda pool, user_id, _: copy_file(
+        pool, user_id=user_id, path="/other.md", to="/deep.md", overwrite=True
+    ),
+    "move over it": lambda pool, user_id, _: move_file(
+        pool, user_id=user_id, path="/other.md", to="/deep.md", overwrite=True
+    ),
+    "move it away": lambda pool, user_id, _: move_file(
+        pool, user_id=user_id, path="/deep.md", to="/else.md"
+    ),
+    "move its folder over": lambda pool, user_id, _: move_folder(
+        pool, user_id=user_id, path="/x", to="/deep"
+    ),
+    "delete": lambda pool, user_id, _: delete_file(pool, user_id=user_id, path="/deep.md"),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+async def test_whatever_changes_an_embedded_file_makes_the_pages_that_embed_it_stale(
+    pool: Pool, alice: int, bob: int, kind: str
+) -> None:
+    for user_id in (bob, alice):
+        top, linking = [await page(pool, user_id, path) for path in ("/top.md", "/linking.md")]
+        between, deep = [await put(pool, user_id, path) for path in ("/between.md", "/deep.md")]
+        for path in ("/other.md", "/x/y.md"):
+            await put(pool, user_id, path)
+        await connect(pool, user_id, top, "!between")
+        await connect(pool, user_id, between.id, "!deep.md", "!deep/y")
+        await connect(pool, user_id, linking, "top")
+        await refresh(pool, user_id)
+    assert await stale(pool, alice) == set()
+    await CHANGES[kind](pool, alice, deep.id)
+    assert await stale(pool, alice) == {"top.md"}
+    await refresh(pool, alice)
+    if kind == "delete":
+        await restore_file(pool, user_id=alice, path="/deep.md")
+        assert await stale(pool, alice) == {"top.md"}
+        await delete_file(pool, user_id=alice, path="/deep.md")
+        await refresh(pool, alice)
+        await put(pool, alice, "/deep.md", "anew")
+        assert await stale(pool, alice) == {"top.md"}
+    assert await stale(pool, bob) == set()
+
+
+async def test_a_published_file_that_is_written_is_stale_and_what_is_rolled_back_is_not(
+    pool: Pool, alice: int
+) -> None:
+    await page(pool, alice, "/a.md")
+    with suppress(Undo):
+        async with transaction(pool) as tx:
+            await put(pool, alice, "/a.md", "new", db=tx)
+            raise Undo
+    content = await an_object(pool, "new")
+    with pytest.raises(ConflictError):
+        await record_file(pool, user_id=alice, path="/a.md", stored=content, if_match="0" * 64)
+    assert await stale(pool, alice) == set()
+    await put(pool, alice, "/a.md", "new")
+    assert await stale(pool, alice) == {"a.md"}
+
+
+@pytest.mark.parametrize("kind", ["write", "restore a version"])
+async def test_a_change_that_waits_for_a_new_link_and_page_sees_them(
+    pool: Pool, alice: int, kind: str
+) -> None:
+    top, deep = await page(pool, alice, "/top.md"), await put(pool, alice, "/deep.md")
+    async with transaction(pool) as linking:
+        await connect(linking, alice, top, "!deep")
+        changing = asyncio.create_task(CHANGES[kind](pool, alice, deep.id))
+        await until_waiting(pool, "lock_vault")
+    await changing
+    assert await stale(pool, alice) == {"top.md"}
+
+
+@pytest.mark.parametrize(
+    ("label", "slept"),
+    [("files.overwrite_file", "AND EXISTS"), ("versions.rewrite_version", "FOR SHARE OF v")],
+)
+async def test_a_change_whose_snapshot_is_older_than_a_link_writes_nothing(
+    pool: Pool, alice: int, label: str, slept: str
+) -> None:
+    """Between its snapshot and its lock, which is a moment, and here half a second."""
+    top, deep = await page(pool, alice, "/top.md"), await put(pool, alice, "/deep.md")
+    statement = next(one.statement for one in bound() if one.statement.label == f"vault.{label}")
+    slow = statement.sql.replace(slept, f"AND pg_sleep(0.5) IS NOT NULL {slept}", 1)
+    assert slow != statement.sql
+    given = {
+        "user_id": alice,
+        "path": "/deep.md",
+        "object_hash": deep.object_hash,
+        "size": deep.size,
+        "content_type": None,
+        "if_match": None,
+        "file_id": deep.id,
+        "version": 1,
+    }
+    changing = asyncio.create_task(
+        stored(pool, slow, *(given[one] for one in statement.parameters))
+    )
+    await asyncio.sleep(0.2)
+    await connect(pool, alice, top, "!deep")
+    assert not changing.done()
+    assert await changing == []
+    assert (await get_file(pool, user_id=alice, file_id=deep.id)) == deep
 
 
 async def test_a_chain_of_a_thousand_embeds_that_bites_its_tail_ends(
@@ -400,7 +562,7 @@ async def test_a_rendering_that_is_published_beside_a_change_waits_and_is_stale(
         await put(pool, alice, "/below.md", "new", db=writing)
         await invalidate_published(writing, user_id=alice, file_id=below.id)
         publishing = asyncio.create_task(publish(pool, alice, top, seen, "top"))
-        await until_waiting(pool, "store_page")
+        await until_waiting(pool, "lock_vault")
     done = await publishing
     assert done is not None and done.is_stale
 
@@ -443,9 +605,9 @@ async def test_however_many_write_link_and_render_at_once_no_page_is_old_without
                     if kind == "link":
                         embedded = [f"!{one}" for one in random.sample(names, 2)]
                         await connect(tx, alice, files[name], *embedded)
+                        await invalidate_published(tx, **this)
                     else:
                         await put(pool, alice, f"/{name}.md", f"text {next(numbers)}", db=tx)
-                    await invalidate_published(tx, **this)
                     await asyncio.sleep(random.random() * 0.003)
                     if kind == "undone":
                         raise Undo
@@ -499,6 +661,40 @@ async def test_publishers_of_pages_that_link_to_each_other_do_not_deadlock(
 
     done, errors = await at_once(churn(name, number) for number in range(12) for name in names)
     assert errors == [] and len(done) == 72
+
+
+async def test_publishing_beside_deleting_and_restoring_does_not_deadlock(
+    pool: Pool, alice: int
+) -> None:
+    names = ["a", "b", "x", "y"]
+    files = {name: (await put(pool, alice, f"/{name}.md")).id for name in names}
+    for name, file_id in files.items():
+        await connect(pool, alice, file_id, *(f"!{one}" for one in names if one != name))
+    done, number, deleting = Counter[str](), count(), 0
+
+    async def publisher(name: str) -> None:
+        while deleting:
+            with suppress(NotFoundError):
+                seen = await begin(pool, alice, files[name])
+                await publish(pool, alice, files[name], seen, f"{name}{next(number)}")
+                done["published"] += 1
+
+    async def deleter(name: str) -> None:
+        nonlocal deleting
+        deleting += 1
+        for _ in range(scaled(60, 1500)):
+            await delete_file(pool, user_id=alice, path=f"/{name}.md")
+            await restore_file(pool, user_id=alice, path=f"/{name}.md")
+            done["deleted"] += 1
+        deleting -= 1
+
+    async with asyncio.timeout(scaled(60, 600)), asyncio.TaskGroup() as tasks:
+        for name in "ax":
+            tasks.create_task(deleter(name))
+        await asyncio.sleep(0)
+        for name in names * 2:
+            tasks.create_task(publisher(name))
+    assert done["published"] > 10, done
 
 
 async def test_a_deleted_user_takes_links_queue_and_pages_along(

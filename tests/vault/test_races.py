@@ -173,7 +173,7 @@ async def test_a_write_that_waits_for_a_move_is_at_the_path_it_asked_for(
     async with transaction(pool) as tx:
         await move_folder(tx, user_id=alice, path="/a", to="/z")
         writing = asyncio.create_task(put(pool, alice, "/a/x", "new"))
-        await until_waiting(pool, "overwrite_file")
+        await until_waiting(pool, "lock_vault")
     new = await writing
     assert new.id != old.id and new.version == 1
     moved = await find_file_by_path(pool, user_id=alice, path="/z/x")
@@ -190,7 +190,7 @@ async def test_a_write_that_waits_for_another_file_to_move_there_is_a_version_of
     async with transaction(pool) as tx:
         await move_file(tx, user_id=alice, path="/y", to="/x", overwrite=True)
         writing = asyncio.create_task(put(pool, alice, "/x", "new"))
-        await until_waiting(pool, "overwrite_file")
+        await until_waiting(pool, "lock_vault")
     new = await writing
     assert (new.id, new.version) == (other.id, 2)
     await assert_sound(pool)

@@ -39,8 +39,8 @@ from catbird_db.chat import blobs
 
 Function: TypeAlias = Callable[..., Any]
 
-FOR_EVERYBODY = {"find_published"}
-"""What shows to everybody what its user has published."""
+FOR_EVERYBODY = {"find_published", "list_all_stale_pages"}
+"""What shows to everybody, or to the service, what users have published."""
 
 FUNCTIONS: dict[str, Function] = {
     name: function
