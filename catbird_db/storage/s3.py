@@ -22,6 +22,7 @@ PART: Final = 8 * 2**20
 MOST_PARTS: Final = 10_000
 RETRIES: Final = 4
 LONGEST_RETRY_AFTER: Final = 5
+"""Seconds, however many the server asks for: a caller waits."""
 
 FAILURES: Final = (
     S3Error,
@@ -138,6 +139,7 @@ def _http_client(settings: Settings) -> urllib3.PoolManager:
             status_forcelist=(500, 502, 503, 504),
             backoff_factor=0.1,
             backoff_jitter=0.3,
+            retry_after_max=LONGEST_RETRY_AFTER,
         ),
     )
 

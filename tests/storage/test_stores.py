@@ -15,6 +15,7 @@ from seaweed import Seaweed
 from storage.faulty import Breaking
 
 from catbird_db import InvalidArgumentError, ObjectStore, Settings, StorageError, open_store
+from catbird_db.storage import s3
 from catbird_db.storage.s3 import PART
 
 KEY = ".hash/" + "a" * 64 + "/01999999-9999-7999-8999-999999999999"
@@ -192,6 +193,28 @@ async def test_nobody_listening_is_a_storage_error_after_some_tries(s3_server: S
         with pytest.raises(StorageError, match="S3"):
             async with open_store(nowhere):
                 pass
+
+
+async def test_a_server_that_asks_to_wait_for_hours_is_waited_for_shortly(
+    s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = (
+        b"HTTP/1.1 503 Busy\r\nRetry-After: 3600\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(busy)
+        writer.close()
+
+    monkeypatch.setattr(s3, "LONGEST_RETRY_AFTER", 0.1)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = s3_server.settings().model_copy(update={"s3_url": url})
+        async with asyncio.timeout(10):
+            with pytest.raises(StorageError, match="S3"):
+                async with open_store(settings):
+                    pass
 
 
 def test_the_server_of_the_tests_dies_with_whoever_started_it() -> None:
