@@ -369,23 +369,31 @@ async def collect_garbage(
     the next time. Any number may run at once. Call it until it collects less than ``limit``.
 
     Raises:
-        StorageError: the store failed; what it did not delete is tried again after the lease.
+        StorageError: some bytes could not be deleted; raised at the end, when all else is collected.
+            They are tried again after the lease.
     """
     require_pool(pool)
-    objects, size, after = 0, 0, ""
-    while objects < limit:
+    objects, size, after, failures = 0, 0, "", list[BaseException]()
+    while objects + len(failures) < limit:
         page = await list_objects(pool, after_hash=after, limit=PAGE)
         if not page:
             break
         after = page[-1].hash
         garbage = [one.hash for one in page if one.is_garbage]
-        collected = await _collect(pool, store, garbage[: limit - objects]) if garbage else []
+        candidates = garbage[: limit - objects - len(failures)]
+        collected, failed = await _collect(pool, store, candidates) if garbage else ([], [])
+        failures += failed
         objects += len(collected)
         size += sum(one.size for one in collected)
+    if failures:
+        raise failures[0]
     return CollectedGarbage(objects=objects, bytes=size)
 
 
-async def _collect(pool: Pool, store: ObjectStore, hashes: list[str]) -> list[ObjectRow]:
+async def _collect(
+    pool: Pool, store: ObjectStore, hashes: list[str]
+) -> tuple[list[ObjectRow], list[BaseException]]:
+    """What was collected, and why other bytes could not be deleted."""
     async with transaction(pool) as tx:
         locked = await lock_objects(tx, hashes=hashes)
         doomed = await mark_deleting(tx, hashes=[one.hash for one in locked], lease=store.lease)
@@ -398,10 +406,7 @@ async def _collect(pool: Pool, store: ObjectStore, hashes: list[str]) -> list[Ob
         hashes=[one.hash for one in gone],
         generations=[one.generation for one in gone],
     )
-    for outcome in outcomes:
-        if outcome is not None:
-            raise outcome
-    return gone
+    return gone, [outcome for outcome in outcomes if outcome is not None]
 
 
 @validated

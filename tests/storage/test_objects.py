@@ -35,6 +35,7 @@ from catbird_db import (
     refer_blob,
     transaction,
 )
+from catbird_db.storage import objects
 from catbird_db.storage.objects import lock_objects, mark_deleting
 
 ALICE, BOB = "did:plc:alice", "did:plc:bob"
@@ -73,6 +74,19 @@ async def read_into(given: list[bytes], chunks: AsyncIterator[bytes]) -> None:
 async def damage(store: ObjectStore, bytes_now: bytes) -> None:
     [key] = await keys(store)
     await store.put(key, io.BytesIO(bytes_now), len(bytes_now))
+
+
+class Undeleting(Faulty):
+    """What has this in its key cannot be deleted."""
+
+    def __init__(self, real: ObjectStore, kept: str) -> None:
+        super().__init__(real)
+        self.kept = kept
+
+    async def delete(self, key: str, /) -> None:
+        if self.kept in key:
+            raise StorageError("not this one")
+        await self.real.delete(key)
 
 
 # Storing.
@@ -452,6 +466,23 @@ async def test_a_collector_that_died_is_followed_by_another(
     assert (await collect_garbage(catbird_pool, catbird_store, limit=2)).objects == 2
     assert (await collect_garbage(catbird_pool, catbird_store, limit=2)).objects == 1
     assert await keys(catbird_store) == []
+
+
+async def test_what_cannot_be_deleted_holds_up_no_other_and_is_told_at_the_end(
+    catbird_pool: Pool, catbird_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "PAGE", 2)
+    for number in range(7):
+        await put_object(catbird_pool, catbird_store, body=b"%d" % number)
+    first = (await rows(catbird_pool))[0]["hash"]
+    for _ in "12":
+        await end_leases(catbird_pool)
+        with pytest.raises(StorageError, match="not this one"):
+            await collect_garbage(catbird_pool, Undeleting(catbird_store, first))
+        assert [row["hash"] for row in await rows(catbird_pool)] == [first]
+    await end_leases(catbird_pool)
+    assert (await collect_garbage(catbird_pool, catbird_store)).objects == 1
+    assert await rows(catbird_pool) == []
 
 
 async def test_many_collectors_collect_each_object_once(
