@@ -93,18 +93,22 @@ class Reconciliation(Row, frozen=True):
 
     Attributes:
         strays: keys of bytes that no row knows: of uploads that were killed; nothing refers to them.
+        undeleted: those of the strays that the store would not delete.
         missing: hashes of stored objects without bytes: restore these from a backup, or store the
             same bytes again.
         damaged: hashes of stored objects whose bytes are of another size: the same.
-        unknown: keys below ``.hash/`` that no object has; never touched.
+        unknown: keys below ``.hash/`` that no object has; never touched; as many as ``limit``.
         removed: how many of the strays were deleted.
+        is_whole: it looked at everything; False where it stopped at ``limit``.
     """
 
     strays: list[str]
+    undeleted: list[str]
     missing: list[str]
     damaged: list[str]
     unknown: list[str]
     removed: int
+    is_whole: bool
 
 
 class ObjectRow(Row, frozen=True):
@@ -419,34 +423,47 @@ async def reconcile(
 
     Args:
         mend: delete the strays.
-        limit: findings after which it stops.
+        limit: of each kind of finding, so many; what is over is found by the next call once these
+            are mended.
 
     Raises:
-        StorageError: the store failed.
+        StorageError: the store failed to list or to look up.
     """
     require_pool(pool)
-    strays, unknown, removed = list[str](), list[str](), 0
+    strays, undeleted, unknown, is_whole = list[str](), list[str](), list[str](), True
     async for entries in _in_batches(store.list()):
         some_strays, some_unknown = await _sorted_out(pool, entries)
-        unknown += some_unknown
         strays += some_strays
+        unknown += some_unknown[: limit - len(unknown)]
         if mend:
-            await asyncio.gather(*(store.delete(key) for key in some_strays))
-            removed += len(some_strays)
-        if len(strays) + len(unknown) >= limit:
+            undeleted += await _undeleted(store, some_strays)
+        if len(strays) - len(undeleted) >= limit:
+            is_whole = False
             break
     missing, damaged, after = list[str](), list[str](), ""
-    while len(strays) + len(unknown) + len(missing) + len(damaged) < limit:
-        page = await list_objects(pool, after_hash=after, limit=PAGE)
-        if not page:
+    while page := await list_objects(pool, after_hash=after, limit=PAGE):
+        if max(len(missing), len(damaged)) >= limit:
+            is_whole = False
             break
         after = page[-1].hash
         for one, size in await _sized(store, page):
             if size != one.size and await _is_still_stored(pool, one):
                 (missing if size is None else damaged).append(one.hash)
     return Reconciliation(
-        strays=strays, missing=missing, damaged=damaged, unknown=unknown, removed=removed
+        strays=strays,
+        undeleted=undeleted,
+        missing=missing,
+        damaged=damaged,
+        unknown=unknown,
+        removed=len(strays) - len(undeleted) if mend else 0,
+        is_whole=is_whole,
     )
+
+
+async def _undeleted(store: ObjectStore, keys: list[str]) -> list[str]:
+    """Delete these; which of them are still there."""
+    outcomes = await asyncio.gather(*map(store.delete, keys), return_exceptions=True)
+    return [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is not None]
 
 
 async def _in_batches(entries: AsyncIterator[StoreEntry]) -> AsyncIterator[list[StoreEntry]]:

@@ -516,21 +516,49 @@ async def test_bytes_without_a_row_are_found_and_removed_and_nothing_else_is(
     await end_leases(catbird_pool)
     found = await reconcile(catbird_pool, store, mend=True)
     assert {*found.strays} == {old, other, left}
-    assert found.removed == 3
+    assert (found.removed, found.undeleted) == (3, [])
     assert {*await keys(store)} == {key, strange}
     assert await got(catbird_pool, store, stored.hash) == BODY
     await store.delete(strange)
 
 
-async def test_reconciliation_stops_at_its_limit(
-    catbird_pool: Pool, catbird_store: ObjectStore
+async def test_reconciliation_stops_at_its_limit_and_says_so(
+    catbird_pool: Pool, catbird_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(3):
+    monkeypatch.setattr(objects, "PAGE", 2)
+    for number in range(7):
         await put_object(catbird_pool, catbird_store, body=b"%d" % number)
+    assert (await reconcile(catbird_pool, catbird_store)).is_whole
     await rows(catbird_pool, "DELETE FROM objects")
-    found = await reconcile(catbird_pool, catbird_store, limit=1)
-    assert len(found.strays) == 3  # of the batch that it was looking at
-    assert found.removed == 0
+    found = await reconcile(catbird_pool, catbird_store, limit=3)
+    assert len(found.strays) == 4  # with the rest of the batch that it was looking at
+    assert (found.removed, found.is_whole) == (0, False)
+    found = await reconcile(catbird_pool, catbird_store, limit=3, mend=True)
+    assert (found.removed, found.is_whole) == (4, False)
+    found = await reconcile(catbird_pool, catbird_store, mend=True)
+    assert (found.removed, found.is_whole) == (3, True)
+    assert await keys(catbird_store) == []
+
+
+async def test_what_is_foreign_or_cannot_be_deleted_hides_no_stray_and_no_loss(
+    catbird_pool: Pool, catbird_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "PAGE", 2)
+    for number in range(5):
+        await put_object(catbird_pool, catbird_store, body=b"%d" % number)
+    [lost, *_] = await keys(catbird_store)
+    await catbird_store.delete(lost)
+    stray = f".hash/{'0' * 64}/{lost.rpartition('/')[2]}"
+    fast = f".hash/{'1' * 64}/{lost.rpartition('/')[2]}"
+    foreign = [f".hash/{number}" for number in range(4)]
+    for key in (*foreign, stray, fast):
+        await catbird_store.put(key, io.BytesIO(b"bytes"), 5)
+    kept = Undeleting(catbird_store, fast)
+    found = await reconcile(catbird_pool, kept, mend=True, limit=2)
+    assert ({*found.strays}, found.undeleted, found.removed) == ({stray, fast}, [fast], 1)
+    assert found.missing == [lost.split("/")[1]]
+    assert len(found.unknown) == 2
+    assert {*foreign} < {*await keys(catbird_store)}
 
 
 # Memory, and a server that goes away.

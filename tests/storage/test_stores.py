@@ -157,6 +157,18 @@ async def test_the_default_folder_lies_in_the_users_data_folder(
     assert (tmp_path / "catbird-db" / "objects" / KEY).read_bytes() == b"here"
 
 
+async def test_files_that_lie_elsewhere_are_listed_and_folders_are_not(tmp_path: Path) -> None:
+    async with open_store(Settings(object_store="folder", object_folder=f"{tmp_path}")) as store:
+        await put(store, KEY, b"here")
+        (tmp_path / ".hash" / "a" / "b" / "c" / "d").mkdir(parents=True)
+        (tmp_path / ".hash" / "a" / "b" / "c" / "deep").write_text("deep")
+        (tmp_path / ".hash" / "flat").write_text("flat!")
+        (tmp_path / ".hash" / "a" / "nowhere").symlink_to(tmp_path / "not there")
+        listed = await keys(store)
+    assert listed.pop(".hash/a/nowhere")
+    assert listed == {KEY: 4, ".hash/a/b/c/deep": 4, ".hash/flat": 5}
+
+
 # S3.
 
 
