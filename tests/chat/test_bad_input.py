@@ -160,7 +160,7 @@ WELCOME = NewWelcome(data=b"x", recipients=[RECIPIENT])
 
 STORED = StoredObject(hash="0" * 64, size=1)
 CID = "b" + "a" * 58
-NO_BODY = [SECRET, bytearray(b"s3cr3t"), [b"x"], FIGURES, True, object(), bytes]
+NO_BODY = [SECRET, [b"x"], FIGURES, True, object(), bytes]
 FROM_0 = number(0, INT8_MAX)
 FILE_ID = UUID(int=FIGURES)
 NO_UUID = [str(FILE_ID), FILE_ID.bytes, FIGURES, SECRET, "", True, [FILE_ID]]

@@ -76,6 +76,11 @@ async def damage(store: ObjectStore, bytes_now: bytes) -> None:
     await store.put(key, io.BytesIO(bytes_now), len(bytes_now))
 
 
+class AsyncFile:
+    async def read(self, size: int = -1) -> bytes:
+        return b"never awaited"
+
+
 class Undeleting(Faulty):
     """What has this in its key cannot be deleted."""
 
@@ -113,6 +118,21 @@ async def test_bytes_a_file_and_chunks_of_the_same_bytes_are_one_object(
     for start, length in ((0, 0), (0, 1), (size // 2, None), (size // 2, 2), (size, None)):
         expected = body[start : None if length is None else start + length]
         assert await got(catbird_pool, store, stored.hash, start=start, length=length) == expected
+
+
+async def test_what_can_be_changed_is_stored_as_it_was_given(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    async def chunks() -> AsyncIterator[Any]:
+        chunk = bytearray(1)
+        for one in BODY:
+            chunk[0] = one
+            yield chunk
+
+    for body in (bytearray(BODY), memoryview(BODY), memoryview(bytes(reversed(BODY)))[::-1]):
+        stored = await put_object(catbird_pool, catbird_store, body=body)
+        assert stored.hash == HASH
+    assert (await put_object(catbird_pool, catbird_store, body=chunks())).hash == HASH
 
 
 async def test_many_uploads_of_the_same_bytes_at_once_are_one_object(
@@ -157,7 +177,7 @@ async def test_a_body_that_gives_no_bytes_or_fails_is_told_and_nothing_is_stored
 
     (tmp_path / "text").write_text("text")
     with (tmp_path / "text").open() as file:
-        for body in ("text", bytearray(b"x"), None, 7, [b"x"], file, bytes, io.BytesIO):
+        for body in ("text", None, 7, [b"x"], file, bytes, io.BytesIO, AsyncFile()):
             with pytest.raises(InvalidArgumentError, match="body"):
                 await put_object(catbird_pool, catbird_store, body=cast(Any, body))
     with pytest.raises(InvalidArgumentError, match="body: gives str"):
@@ -561,7 +581,38 @@ async def test_what_is_foreign_or_cannot_be_deleted_hides_no_stray_and_no_loss(
     assert {*foreign} < {*await keys(catbird_store)}
 
 
-# Memory, and a server that goes away.
+# A disk that is full, memory, and a server that goes away.
+
+FULL = """
+import asyncio, resource
+from catbird_db import StorageError
+from catbird_db.storage.store import spooled
+
+MIB = 2**20
+
+async def body(size):
+    for start in range(0, size, MIB):
+        yield bytes(min(MIB, size - start))
+
+async def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * MIB, 3 * MIB))
+    for size in (3 * MIB + 1, 4 * MIB, 5 * MIB):
+        try:
+            async with spooled(body(size)):
+                print("spooled")
+        except StorageError as error:
+            print(error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_disk_that_is_full_for_the_last_byte_too_is_a_storage_error() -> None:
+    run = subprocess.run([sys.executable, "-c", FULL], capture_output=True, check=False, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "the body cannot be spooled: File too large\n" * 3
+    assert run.stderr == ""
+
 
 LARGE = """
 import asyncio, resource, sys

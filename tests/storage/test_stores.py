@@ -135,6 +135,22 @@ async def test_a_cancelled_write_gives_its_thread_back(store_settings: Settings)
         await store.delete(OTHER)
 
 
+async def test_a_store_that_is_closed_is_a_storage_error(store_settings: Settings) -> None:
+    """After its block; and for who waits for a turn when it ends."""
+    one = store_settings.model_copy(update={"object_connections": 1})
+    async with open_store(one) as store:
+        body = bytes(PART)
+        tasks = [asyncio.create_task(put(store, KEY, body)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        tasks[1].cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes[1:]] == [asyncio.CancelledError, StorageError]
+    with pytest.raises(StorageError, match="open_store"):
+        await store.stat(KEY)
+    async with open_store(store_settings) as store:
+        await store.delete(KEY)
+
+
 # A folder.
 
 
