@@ -10,6 +10,7 @@ CREATE TABLE objects (
     size bigint NOT NULL,
     state text COLLATE "C" NOT NULL,
     lease_until timestamptz NOT NULL,
+    is_damaged boolean NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT objects_pkey PRIMARY KEY (hash),
     CONSTRAINT objects_hash_state_key UNIQUE (hash, state),
@@ -25,3 +26,4 @@ COMMENT ON COLUMN objects.hash IS 'SHA-256 in hex; with OBJECT_DEDUPE=tenant, th
 COMMENT ON COLUMN objects.generation IS 'New for each time that the bytes are stored anew: a delete that arrives late names bytes that are gone.';
 COMMENT ON COLUMN objects.state IS 'pending: being uploaded. stored: may be referred to. deleting: the collector is at it.';
 COMMENT ON COLUMN objects.lease_until IS 'Until then no collector takes it, referred to or not.';
+COMMENT ON COLUMN objects.is_damaged IS 'reconcile has read the bytes, and they were wrong: who stores the same bytes again writes them anew.';

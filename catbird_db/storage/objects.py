@@ -96,7 +96,8 @@ class Reconciliation(Row, frozen=True):
         undeleted: those of the strays that the store would not delete.
         missing: hashes of stored objects without bytes: restore these from a backup, or store the
             same bytes again.
-        damaged: hashes of stored objects whose bytes are of another size: the same.
+        damaged: hashes of stored objects whose bytes are of another size, or, with ``verify``, of
+            another hash: the same.
         unknown: keys below ``.hash/`` that no object has; never touched; as many as ``limit``.
         removed: how many of the strays were deleted.
         is_whole: it looked at everything; False where it stopped at ``limit``.
@@ -116,6 +117,7 @@ class ObjectRow(Row, frozen=True):
     generation: UUID
     size: int
     state: Literal["pending", "stored", "deleting"]
+    is_damaged: bool
 
     @property
     def key(self) -> str:
@@ -167,6 +169,16 @@ async def release_lease(db: Executor, /, *, hash: ObjectHash, generation: UUID) 
 async def mark_stored(
     db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
 ) -> bool: ...
+
+
+@query
+async def mark_sound(
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
+) -> bool: ...
+
+
+@query
+async def mark_damaged(db: Executor, /, *, hash: ObjectHash, generation: UUID) -> bool: ...
 
 
 @query
@@ -247,7 +259,8 @@ async def put_object(
 
 async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> bool:
     intended = await _intend(pool, store, hash, spool.size)
-    if intended.state == "stored" and await store.stat(intended.key) == spool.size:
+    is_stored = intended.state == "stored"
+    if is_stored and not intended.is_damaged and await store.stat(intended.key) == spool.size:
         return True
     try:
         async with _renewing(pool, intended, _upload_lease(store)):
@@ -255,7 +268,8 @@ async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> 
             kept = await store.put(intended.key, spool.file, spool.size)
         if kept != spool.size:
             raise StorageError(f"put_object: the store kept {kept} of {spool.size} bytes")
-        return await mark_stored(pool, hash=hash, generation=intended.generation, lease=store.lease)
+        mark = mark_sound if is_stored else mark_stored
+        return await mark(pool, hash=hash, generation=intended.generation, lease=store.lease)
     except BaseException:
         with suppress(DatabaseError):
             await release_lease(pool, hash=hash, generation=intended.generation)
@@ -415,14 +429,23 @@ async def _collect(
 
 @validated
 async def reconcile(
-    pool: Pool, store: ObjectStore, /, *, mend: bool = False, limit: BatchLimit = 1000
+    pool: Pool,
+    store: ObjectStore,
+    /,
+    *,
+    mend: bool = False,
+    verify: bool = False,
+    limit: BatchLimit = 1000,
 ) -> Reconciliation:
     """Compare what the store holds with what the table says; may run at any time.
 
     Lists the whole store, and asks it for the size of each stored object.
 
     Args:
-        mend: delete the strays.
+        mend: delete the strays; with ``verify``, note which objects are damaged, so that who stores
+            the same bytes again writes them anew (else they are kept once, and so as they are).
+        verify: read all bytes of all stored objects, one after another, and compare their hashes;
+            what is found damaged is read twice.
         limit: of each kind of finding, so many; what is over is found by the next call once these
             are mended.
 
@@ -447,8 +470,11 @@ async def reconcile(
             break
         after = page[-1].hash
         for one, size in await _sized(store, page):
-            if size != one.size and await _is_still_stored(pool, one):
+            is_wrong = size != one.size or (verify and not await _is_sound(store, one))
+            if is_wrong and await _is_still_stored(pool, one):
                 (missing if size is None else damaged).append(one.hash)
+                if mend and size == one.size:
+                    await mark_damaged(pool, hash=one.hash, generation=one.generation)
     return Reconciliation(
         strays=strays,
         undeleted=undeleted,
@@ -500,6 +526,20 @@ async def _sized(
     stored = [one for one in page if one.state == "stored"]
     sizes = await asyncio.gather(*(store.stat(one.key) for one in stored))
     return [*zip(stored, sizes, strict=True)]
+
+
+async def _is_sound(store: ObjectStore, one: ObjectRow) -> bool:
+    """Whether its bytes, as many as they should be, are the right ones; not when wrong twice."""
+    return await _digest(store, one) == one.hash[:64] or await _digest(store, one) == one.hash[:64]
+
+
+async def _digest(store: ObjectStore, one: ObjectRow) -> str:
+    digest = hashlib.sha256()
+    if one.size:
+        with suppress(FileNotFoundError):
+            async for _ in store.get(one.key, start=0, length=one.size, seen=digest.update):
+                pass
+    return digest.hexdigest()
 
 
 async def _is_still_stored(pool: Pool, one: ObjectRow) -> bool:

@@ -198,7 +198,7 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "owner": (ALICE, ["", SECRET * 512, *NO_TEXT]),
     "body": (b"x", NO_BODY),
     **dict.fromkeys(["start", "length", "size"], (0, FROM_0)),
-    "mend": (False, NO_BOOL),
+    **dict.fromkeys(["mend", "verify"], (False, NO_BOOL)),
     "path": ("/a/x.md", PATH),
     "to": ("/b", ["", "/", *PATH]),
     "file_id": (FILE_ID, NO_UUID),

@@ -330,6 +330,45 @@ async def test_bytes_that_got_lost_come_back_when_they_are_stored_again(
     assert (await reconcile(catbird_pool, store)).missing == []
 
 
+async def test_bytes_that_rotted_are_found_by_reading_and_come_back_when_they_are_stored_again(
+    catbird_pool: Pool, store: ObjectStore
+) -> None:
+    stored = await put_object(catbird_pool, store, body=BODY)
+    await refer_blob(catbird_pool, stored=stored, uploaded_by_did=ALICE)
+    await put_object(catbird_pool, store, body=b"other bytes")
+    await put_object(catbird_pool, store, body=b"")
+    [key] = [one for one in await keys(store) if stored.hash in one]
+    await store.put(key, io.BytesIO(BODY[::-1]), len(BODY))
+    assert (await reconcile(catbird_pool, store)).damaged == []
+    assert (await reconcile(catbird_pool, store, verify=True)).damaged == [HASH]
+    await put_object(catbird_pool, store, body=BODY)  # nobody has noted it
+    with pytest.raises(IntegrityError):
+        await got(catbird_pool, store)
+    assert (await reconcile(catbird_pool, store, verify=True, mend=True)).damaged == [HASH]
+    assert [*await asyncio.gather(*(put_object(catbird_pool, store, body=BODY) for _ in "123"))]
+    assert await got(catbird_pool, store) == BODY
+    assert (await reconcile(catbird_pool, store, verify=True)).damaged == []
+    assert not any(row["is_damaged"] for row in await rows(catbird_pool))
+    faulty = Faulty(store, ["before"])
+    assert await put_object(catbird_pool, faulty, body=BODY) == stored  # written no more
+
+
+async def test_bytes_that_were_read_wrong_once_are_not_damaged(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    class Flipping(Faulty):
+        def get(self, key: str, /, **rest: Any) -> Any:
+            if self.faults:
+                self.faults.pop()
+                rest["length"] -= 1
+            return self.real.get(key, **rest)
+
+    await put_object(catbird_pool, catbird_store, body=BODY)
+    flipping = Flipping(catbird_store, ["during"])
+    assert (await reconcile(catbird_pool, flipping, verify=True)).damaged == []
+    assert flipping.faults == []
+
+
 # Reading.
 
 
