@@ -19,6 +19,18 @@ CREATE TABLE objects (
     CONSTRAINT objects_state_check CHECK (state IN ('pending', 'stored', 'deleting'))
 );
 
+CREATE TABLE object_stores (
+    number bigint NOT NULL DEFAULT 1,
+    database_id uuid NOT NULL,
+    CONSTRAINT object_stores_pkey PRIMARY KEY (number),
+    CONSTRAINT object_stores_number_check CHECK (number = 1)
+);
+
+COMMENT ON TABLE object_stores IS 'Which database this is: one row, made at first use.
+tenant: none (about the database)
+small: one row';
+COMMENT ON COLUMN object_stores.database_id IS 'Also written into the object store, under .hash/database: what reconcile deletes there is what this database does not know, so no other may use that store.';
+
 COMMENT ON TABLE objects IS 'What the object store holds, at .hash/{hash}/{generation}.
 tenant: none (shared by all tenants, who see it through their references alone)
 Who refers to an object holds (object_hash, object_state) with object_state always ''stored'', so that PostgreSQL refuses a reference to what is being deleted, and the deletion of what is referred to.';

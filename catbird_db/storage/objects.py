@@ -9,12 +9,14 @@ which comes late meets nothing.
 
 import asyncio
 import hashlib
+import io
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Final, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
+from weakref import WeakSet
 
 from pydantic import Field, StringConstraints
 from uuid_utils.compat import uuid7
@@ -60,6 +62,9 @@ LONGEST_PAUSE: Final = 0.5
 READ_ATTEMPTS: Final = 3
 PAGE: Final = 500
 """Rows and keys that the collector and `reconcile` look at in one statement."""
+
+OWNER_KEY: Final = f"{PREFIX}database"
+"""Where a store says to which database it belongs."""
 
 KEY: Final = re.compile(
     re.escape(PREFIX) + r"([0-9a-f]{64}(?:_[0-9a-f]{32})?)/([0-9a-f-]{36})(\.[0-9a-f]+)?"
@@ -110,6 +115,10 @@ class Reconciliation(Row, frozen=True):
     unknown: list[str]
     removed: int
     is_whole: bool
+
+
+class Database(Row, frozen=True):
+    database_id: UUID
 
 
 class ObjectRow(Row, frozen=True):
@@ -215,6 +224,10 @@ async def remove_objects(
 async def list_generations(db: Executor, /, *, hashes: Sequence[str]) -> list[Generation]: ...
 
 
+@query
+async def identify_database(db: Executor, /, *, database_id: UUID) -> Database: ...
+
+
 @validated
 async def put_object(
     pool: Pool,
@@ -258,6 +271,7 @@ async def put_object(
 
 
 async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> bool:
+    await _claim(pool, store)
     intended = await _intend(pool, store, hash, spool.size)
     is_stored = intended.state == "stored"
     if is_stored and not intended.is_damaged and await store.stat(intended.key) == spool.size:
@@ -274,6 +288,46 @@ async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> 
         with suppress(DatabaseError):
             await release_lease(pool, hash=hash, generation=intended.generation)
         raise
+
+
+_claimed = WeakSet[ObjectStore]()
+
+
+async def _claim(pool: Pool, store: ObjectStore) -> None:
+    """A store that belongs to no database belongs to this one; looked at once in each process."""
+    if store not in _claimed:
+        if await _owner(store) is None:
+            await _make_ours(store, await _database_id(pool))
+        _claimed.add(store)
+
+
+async def _require_ours(pool: Pool, store: ObjectStore) -> None:
+    ours, owner = await _database_id(pool), await _owner(store)
+    if owner is None:
+        await _make_ours(store, ours)
+    elif owner != ours:
+        raise StorageError(
+            "reconcile: this store belongs to another database, whose objects would be strays here: "
+            "give this one a store of its own (OBJECT_FOLDER, S3_BUCKET). If that database is gone "
+            f"for good, or this is its copy that takes over, delete {OWNER_KEY} from the store"
+        )
+
+
+async def _database_id(pool: Pool) -> bytes:
+    return (await identify_database(pool, database_id=uuid4())).database_id.bytes
+
+
+async def _owner(store: ObjectStore) -> bytes | None:
+    chunks = list[bytes]()
+    with suppress(FileNotFoundError):
+        async for _ in store.get(OWNER_KEY, start=0, length=16, seen=chunks.append):
+            pass
+        return b"".join(chunks)
+    return None
+
+
+async def _make_ours(store: ObjectStore, database_id: bytes) -> None:
+    await store.put(OWNER_KEY, io.BytesIO(database_id), len(database_id))
 
 
 async def _intend(pool: Pool, store: ObjectStore, hash: str, size: int) -> ObjectRow:
@@ -450,9 +504,10 @@ async def reconcile(
             are mended.
 
     Raises:
-        StorageError: the store failed to list or to look up.
+        StorageError: the store belongs to another database, or failed to list or to look up.
     """
     require_pool(pool)
+    await _require_ours(pool, store)
     strays, undeleted, unknown, is_whole = list[str](), list[str](), list[str](), True
     async for entries in _in_batches(store.list()):
         some_strays, some_unknown = await _sorted_out(pool, entries)
@@ -508,7 +563,7 @@ async def _sorted_out(pool: Pool, entries: list[StoreEntry]) -> tuple[list[str],
     A key's row is written before its bytes, and its generation never comes again: a row that is not
     there now will not be there later. What has a further ending is a write under way, or left over.
     """
-    keys = {entry.key: KEY.fullmatch(entry.key) for entry in entries}
+    keys = {entry.key: KEY.fullmatch(entry.key) for entry in entries if entry.key != OWNER_KEY}
     hashes = {match[1] for match in keys.values() if match}
     rows = {one.key: one for one in await list_generations(pool, hashes=[*hashes])}
     strays = list[str]()

@@ -50,7 +50,7 @@ Seen: TypeAlias = Callable[[bytes], object]
 class ObjectStore(Protocol):
     """Bytes by key: a folder, a bucket, or what a test puts around one.
 
-    What fails raises StorageError. A key is written with the same bytes or not at all, so each
+    One can be put in a set: by what it is, not by what it holds. What fails raises StorageError. A key is written with the same bytes or not at all, so each
     of these may be done again.
 
     Attributes:

@@ -8,15 +8,27 @@
 -- Intend to upload an object, or keep one that is stored from being collected.
 -- No row means that somebody else uploads it, or that it is being deleted (`replace_object`). Who
 -- takes over from an uploader whose lease has ended writes under a key of its own.
--- index: objects_pkey
-INSERT INTO objects AS o (hash, generation, size, state, lease_until)
-VALUES (:hash, :generation, :size, 'pending', statement_timestamp() + make_interval(secs => :upload_lease))
-    ON CONFLICT (hash) DO UPDATE
-   SET generation = CASE o.state WHEN 'stored' THEN o.generation ELSE excluded.generation END,
-       lease_until = CASE o.state WHEN 'stored' THEN greatest(o.lease_until, statement_timestamp() + make_interval(secs => :lease))
-                                  ELSE excluded.lease_until END
- WHERE o.state = 'stored' OR (o.state = 'pending' AND o.lease_until < statement_timestamp())
-RETURNING o.hash, o.generation, o.size, o.state, o.is_damaged;
+-- DO NOTHING names no key: of two that insert at once, either unique key may be the one to refuse.
+-- index: objects_pkey, objects_hash_state_key
+WITH made AS (
+    INSERT INTO objects AS o (hash, generation, size, state, lease_until)
+    VALUES (:hash, :generation, :size, 'pending', statement_timestamp() + make_interval(secs => :upload_lease))
+        ON CONFLICT DO NOTHING
+ RETURNING o.hash, o.generation, o.size, o.state, o.is_damaged
+),
+kept AS (
+    UPDATE objects AS o
+       SET generation = CASE o.state WHEN 'stored' THEN o.generation ELSE :generation END,
+           lease_until = CASE o.state WHEN 'stored' THEN greatest(o.lease_until, statement_timestamp() + make_interval(secs => :lease))
+                                      ELSE statement_timestamp() + make_interval(secs => :upload_lease) END
+     WHERE o.hash = :hash
+       AND (o.state = 'stored' OR (o.state = 'pending' AND o.lease_until < statement_timestamp()))
+       AND NOT EXISTS (SELECT FROM made)
+ RETURNING o.hash, o.generation, o.size, o.state, o.is_damaged
+)
+SELECT made.hash, made.generation, made.size, made.state, made.is_damaged FROM made
+ UNION ALL
+SELECT kept.hash, kept.generation, kept.size, kept.state, kept.is_damaged FROM kept;
 
 -- name: replace_object :maybe
 -- Intend to upload what is being deleted, under another key than the one that is deleted.
@@ -136,3 +148,11 @@ SELECT o.hash, o.generation, o.size, o.state, o.is_damaged, o.lease_until > stat
   FROM objects AS o
  WHERE o.hash = ANY(:hashes::text[])
  ORDER BY o.hash;
+
+-- name: identify_database :one
+-- Which database this is: given this id at first use.
+-- index: object_stores_pkey
+INSERT INTO object_stores AS s (database_id)
+VALUES (:database_id)
+    ON CONFLICT (number) DO UPDATE SET number = excluded.number
+RETURNING s.database_id;
