@@ -195,7 +195,7 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "stored": (STORED, [SECRET, {"hash": SECRET, "size": 1}, MESSAGE, FIGURES]),
     "hash": (STORED.hash, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "\n", *NO_TEXT]),
     "sha256": (None, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "_" + "0" * 32, *NO_TEXT]),
-    "owner": (ALICE, ["", SECRET * 512, *NO_TEXT]),
+    "owner": (ALICE, ["", SECRET * 512, *(one for one in NO_TEXT if one != FIGURES), 0, -1]),
     "body": (b"x", NO_BODY),
     **dict.fromkeys(["start", "length", "size"], (0, FROM_0)),
     **dict.fromkeys(["mend", "verify"], (False, NO_BOOL)),
@@ -256,6 +256,8 @@ SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("reconcile", "limit"): (10, number(1, 100_000)),
     ("purge_deleted", "limit"): (10, number(1, 100_000)),
     ("store_blob", "data"): (b"x", NO_BODY),
+    ("authenticate_user", "username"): ("alice", NO_TEXT),
+    ("authenticate_user", "password"): (SECRET[::-1], NO_TEXT),
 }
 
 
