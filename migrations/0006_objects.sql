@@ -34,7 +34,7 @@ COMMENT ON COLUMN object_stores.database_id IS 'Also written into the object sto
 COMMENT ON TABLE objects IS 'What the object store holds, at .hash/{hash}/{generation}.
 tenant: none (shared by all tenants, who see it through their references alone)
 Who refers to an object holds (object_hash, object_state) with object_state always ''stored'', so that PostgreSQL refuses a reference to what is being deleted, and the deletion of what is referred to.';
-COMMENT ON COLUMN objects.hash IS 'SHA-256 in hex; with OBJECT_DEDUPE=tenant, then _ and 32 digits of the SHA-256 of the owner.';
+COMMENT ON COLUMN objects.hash IS 'SHA-256 in hex; with OBJECT_DEDUPE=tenant, then _ and 32 digits of the SHA-256 of the owner (as JSON: a user 5 is not a DID "5").';
 COMMENT ON COLUMN objects.generation IS 'New for each time that the bytes are stored anew: a delete that arrives late names bytes that are gone.';
 COMMENT ON COLUMN objects.state IS 'pending: being uploaded. stored: may be referred to. deleting: the collector is at it.';
 COMMENT ON COLUMN objects.lease_until IS 'Until then no collector takes it, referred to or not.';

@@ -10,6 +10,7 @@ which comes late meets nothing.
 import asyncio
 import hashlib
 import io
+import json
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -31,7 +32,7 @@ from ..errors import (
 from ..pool import Connection, Executor, Pool, transaction
 from ..query import query
 from ..signature import validated
-from ..types import INT8_MAX, BatchLimit, Input, Limit, Row
+from ..types import INT8_MAX, BatchLimit, Input, Limit, Row, UserId
 from .store import PREFIX, Body, ObjectStore, Spool, StoreEntry, spooled
 
 __all__ = [
@@ -49,7 +50,9 @@ ObjectHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}(_[0-9a-f]{
 """Which object: `StoredObject.hash`, as it was given."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Owner = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Owner = Annotated[str, StringConstraints(min_length=1, max_length=512)] | UserId
+"""Who keeps bytes apart from others, with OBJECT_DEDUPE=tenant: a DID, or a user (of a vault)."""
+
 Offset = Annotated[int, Field(ge=0, le=INT8_MAX)]
 Lease = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
@@ -74,7 +77,8 @@ KEY: Final = re.compile(
 class StoredObject(Input, frozen=True):
     """Bytes that are stored, and safe from collection for OBJECT_LEASE seconds: refer to them by then.
 
-    ``hash`` names the object; ``size`` is in bytes.
+    ``hash`` names the object; ``size`` is in bytes. Take it from `put_object`, and never make it of
+    what a client says: who refers to an object may read it, and its size is believed.
     """
 
     hash: ObjectHash
@@ -245,7 +249,8 @@ async def put_object(
     Args:
         body: bytes, a binary file (read from its position on), or an async iterable of bytes.
         sha256: in hex; what the body must be.
-        owner: whose it is, as any text that tells tenants apart; needed by OBJECT_DEDUPE=tenant.
+        owner: whose it is: a DID for blobs, a user's id for vaults, or any text that tells tenants
+            apart; needed by OBJECT_DEDUPE=tenant.
 
     Raises:
         InvalidArgumentError: the body gives something else than bytes; an owner is needed.
@@ -260,7 +265,7 @@ async def put_object(
             raise IntegrityError("put_object: the body is not what sha256 says")
         hash = spool.sha256
         if store.dedupe == "tenant" and owner is not None:
-            hash = f"{hash}_{hashlib.sha256(owner.encode()).hexdigest()[:32]}"
+            hash = f"{hash}_{_owner_suffix(owner)}"
         for _ in range(PUT_ATTEMPTS):
             if await _put_once(pool, store, hash, spool):
                 return StoredObject(hash=hash, size=spool.size)
@@ -268,6 +273,21 @@ async def put_object(
         f"put_object: {PUT_ATTEMPTS} times its lease had ended when the upload had: does this "
         "program pause for long, or is OBJECT_LEASE very short?"
     )
+
+
+def require_owner(stored: StoredObject, *, owner: str | int) -> None:
+    """Refuse what is another owner's; with OBJECT_DEDUPE=global an object is nobody's.
+
+    Raises:
+        InvalidArgumentError: it was stored for another ``owner``.
+    """
+    suffix = stored.hash[65:]
+    if suffix and suffix != _owner_suffix(owner):
+        raise InvalidArgumentError("stored: was put for another owner; see put_object's owner")
+
+
+def _owner_suffix(owner: str | int) -> str:
+    return hashlib.sha256(json.dumps(owner).encode()).hexdigest()[:32]  # 5 is not "5"
 
 
 async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> bool:

@@ -27,14 +27,18 @@ from catbird_db import (
     StorageError,
     StoredObject,
     collect_garbage,
+    copy_file,
+    create_user,
     delete_blob,
     object_reference_count,
     open_object,
     open_store,
     put_object,
     reconcile,
+    record_file,
     refer_blob,
     transaction,
+    write_file,
 )
 from catbird_db.storage import objects
 from catbird_db.storage.objects import OWNER_KEY, lease_object, lock_objects, mark_deleting
@@ -233,6 +237,29 @@ async def test_with_dedupe_by_tenant_equal_bytes_are_kept_once_for_each_owner(
         assert (await collect_garbage(catbird_pool, store)).objects == 1
         assert await got(catbird_pool, store, bobs.hash) == BODY
         assert (await reconcile(catbird_pool, store)).unknown == []
+
+
+async def test_with_dedupe_by_tenant_nobody_refers_to_what_is_anothers(
+    catbird_pool: Pool, tmp_path: Path
+) -> None:
+    user = await create_user(catbird_pool, username="ann", email="ann@example.org")
+    settings = Settings(object_folder=f"{tmp_path}", object_dedupe="tenant")
+    mine, path = {"user_id": user.id}, "/a.md"
+    async with open_store(settings) as store:
+        anns = await put_object(catbird_pool, store, body=BODY, owner=user.id)
+        did = f"{user.id}"
+        dids = await put_object(catbird_pool, store, body=BODY, owner=did)
+        assert anns != dids
+        with pytest.raises(InvalidArgumentError, match=r"stored: .*another owner"):
+            await refer_blob(catbird_pool, stored=anns, uploaded_by_did=did)
+        for stored in (dids, anns.model_copy(update={"hash": f"{HASH}_{'0' * 32}"})):
+            with pytest.raises(InvalidArgumentError, match=r"stored: .*another owner"):
+                await record_file(catbird_pool, **mine, path=path, stored=stored)
+        await refer_blob(catbird_pool, stored=dids, uploaded_by_did=did)
+        written = await record_file(catbird_pool, **mine, path=path, stored=anns)
+        copied = await copy_file(catbird_pool, **mine, path=path, to="/b.md")
+        again = await write_file(catbird_pool, store, **mine, path=path, body=BODY)
+        assert {written.object_hash, copied.object_hash, again.object_hash} == {anns.hash}
 
 
 # A store that fails.
