@@ -188,7 +188,10 @@ async def test_who_knows_the_password_gets_the_user_and_nobody_else_anything(
 @pytest.mark.parametrize(
     ("username", "password"),
     [
-        *((name, PASSWORD) for name in ("a@b.c", "", " ", "alice ", "alice\0", "x" * 65, "é", "\ud800")),
+        *(
+            (name, PASSWORD)
+            for name in ("a@b.c", "", " ", "alice ", "alice\0", "x" * 65, "é", "\ud800")
+        ),
         *(("alice", word) for word in ("", "x" * 1025, "x" * 10**7, f"{PASSWORD}\0", "\ud800")),
     ],
 )

@@ -16,8 +16,8 @@ from .store import CHUNK, PREFIX, Seen, StoreEntry, in_thread
 
 T = TypeVar("T")
 
-PART: Final = 8 * 2**20
-"""Bytes sent in one request: each upload holds so many in memory."""
+PART: Final = 5 * 2**20
+"""Bytes sent in one request, the least that S3 takes: each upload holds them in memory, twice at times."""
 
 MOST_PARTS: Final = 10_000
 RETRIES: Final = 4
