@@ -583,7 +583,11 @@ async def _sorted_out(pool: Pool, entries: list[StoreEntry]) -> tuple[list[str],
     A key's row is written before its bytes, and its generation never comes again: a row that is not
     there now will not be there later. What has a further ending is a write under way, or left over.
     """
-    keys = {entry.key: KEY.fullmatch(entry.key) for entry in entries if entry.key != OWNER_KEY}
+    keys = {
+        entry.key: KEY.fullmatch(entry.key)
+        for entry in entries
+        if entry.key != OWNER_KEY and not entry.key.startswith(f"{OWNER_KEY}.")
+    }
     hashes = {match[1] for match in keys.values() if match}
     rows = {one.key: one for one in await list_generations(pool, hashes=[*hashes])}
     strays = list[str]()

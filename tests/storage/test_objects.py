@@ -666,8 +666,11 @@ async def test_what_is_foreign_or_cannot_be_deleted_hides_no_stray_and_no_loss(
 async def test_a_store_belongs_to_the_database_that_used_it_first(
     catbird_pool: Pool, store: ObjectStore, store_settings: Settings, first: str
 ) -> None:
+    half = f"{OWNER_KEY}.0123456789abcdef"  # as a folder writes it
+    await store.put(half, io.BytesIO(b"half"), 4)
     if first == "reconcile":
-        await reconcile(catbird_pool, store)
+        assert (await reconcile(catbird_pool, store)).unknown == []
+    await store.delete(half)
     await put_object(catbird_pool, store, body=BODY)
     before = await rows(catbird_pool, "SELECT * FROM object_stores")
     await rows(catbird_pool, "UPDATE object_stores SET database_id = gen_random_uuid()")
