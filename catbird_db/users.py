@@ -5,6 +5,7 @@ A password is kept as its Argon2id hash (RFC 9106), which no model and no error 
 
 import asyncio
 import secrets
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 from pydantic import Field, StringConstraints
 
-from .errors import NotFoundError
+from .errors import InvalidArgumentError, NotFoundError
 from .pagination import Page
 from .pool import Executor
 from .query import query
@@ -234,14 +235,21 @@ async def update_user(
 
 
 @validated
-async def authenticate_user(
-    db: Executor, /, *, username: Username, password: Password
-) -> User | None:
-    """The active user of this name, if this is the password; else None, whatever is wrong.
+async def authenticate_user(db: Executor, /, *, username: str, password: str) -> User | None:
+    """The active user of this name, if this is the password; else None, whatever is wrong: also
+    for a name or a password that nobody can have.
 
     Takes about as long for a name that nobody has: some 50 ms, in a thread. Call it on the pool, as
     a transaction would be idle meanwhile. It records nothing: see `record_login`.
     """
+    try:
+        return await _authenticate(db, username=username, password=password)
+    except InvalidArgumentError:
+        return None
+
+
+@validated
+async def _authenticate(db: Executor, /, *, username: Username, password: Password) -> User | None:
     found = await find_credentials(db, username=username)
     known = found.password_hash if found else None
     is_right = await _is_password(password, known)
@@ -290,4 +298,12 @@ def _hasher() -> "PasswordHasher":
 
 @cache
 def _nobodys_hash() -> str:
-    return _hasher().hash(secrets.token_hex())
+    """Of no password, and verified as slowly as any; made without hashing, which would tell who came
+    first with a name that nobody has."""
+    ours = _hasher()
+    salt, digest = (
+        b64encode(secrets.token_bytes(length)).decode().rstrip("=")
+        for length in (ours.salt_len, ours.hash_len)
+    )
+    cost = f"m={ours.memory_cost},t={ours.time_cost},p={ours.parallelism}"
+    return f"$argon2id$v=19${cost}${salt}${digest}"

@@ -1,1 +1,2 @@
 DROP TABLE objects;
+DROP TABLE object_stores;

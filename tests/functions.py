@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 
 import catbird_db
 from catbird_db import StoreEntry
+from catbird_db.storage.objects import OWNER_KEY
 
 Function: TypeAlias = Callable[..., Awaitable[Any]]
 
@@ -85,6 +86,7 @@ def _on_executor(function: Callable[..., Any]) -> Function:
 
     @wraps(function)
     async def call(db: Any, /, **given: Any) -> Any:
+        STORE.kept.pop(OWNER_KEY, None)  # each test has a database of its own
         answer = function(db, *[STORE] * stores, **given)
         if inspect.isawaitable(answer):
             return await answer

@@ -30,6 +30,7 @@ from catbird_db import (
     transaction,
     update_user,
 )
+from catbird_db.users import _nobodys_hash  # pyright: ignore[reportPrivateUsage]
 
 PASSWORD = "correct horse battery staple"
 
@@ -184,6 +185,23 @@ async def test_who_knows_the_password_gets_the_user_and_nobody_else_anything(
     assert await authenticate_user(catbird_pool, username="alice", password=PASSWORD)
 
 
+@pytest.mark.parametrize(
+    ("username", "password"),
+    [
+        *(
+            (name, PASSWORD)
+            for name in ("a@b.c", "", " ", "alice ", "alice\0", "x" * 65, "é", "\ud800")
+        ),
+        *(("alice", word) for word in ("", "x" * 1025, "x" * 10**7, f"{PASSWORD}\0", "\ud800")),
+    ],
+)
+async def test_a_name_or_a_password_that_nobody_can_have_is_no_error(
+    catbird_pool: Pool, username: str, password: str
+) -> None:
+    await make(catbird_pool, password=PASSWORD)
+    assert await authenticate_user(catbird_pool, username=username, password=password) is None
+
+
 async def test_a_login_is_recorded_when_it_is_said(catbird_pool: Pool) -> None:
     alice = await make(catbird_pool, password=PASSWORD)
     await authenticate_user(catbird_pool, username="alice", password=PASSWORD)
@@ -203,11 +221,12 @@ async def test_an_unknown_name_takes_as_long_as_a_wrong_password(catbird_pool: P
     names = ["alice", "nobody", "nopassword"]
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(9):
+        _nobodys_hash.cache_clear()  # as in a process that has seen nobody yet
         for name in names:
             start = time.perf_counter()
             assert not await authenticate_user(catbird_pool, username=name, password="wrong")
             times[name].append(time.perf_counter() - start)
-    medians = [statistics.median(one[1:]) for one in times.values()]
+    medians = [statistics.median(one) for one in times.values()]
     assert min(medians) > 0.005, "no hash was computed"
     assert max(medians) < 2 * min(medians)
 
@@ -275,10 +294,9 @@ async def test_no_model_and_no_error_has_the_password_or_its_hash(catbird_pool: 
     told = f"{refused.value!r} {vars(refused.value)} {refused.value.__cause__!r}"
     assert password not in told
     assert "argon2" not in told
-    for bad in (password * 20, password + "\0", password.encode()):
-        with pytest.raises(InvalidArgumentError, match="password") as short:
-            await authenticate_user(catbird_pool, username="alice", password=bad)  # pyright: ignore
-        assert password not in f"{short.value!r}"
+    with pytest.raises(InvalidArgumentError, match="password") as short:
+        await authenticate_user(catbird_pool, username="alice", password=password.encode())  # pyright: ignore
+    assert password not in f"{short.value!r}"
 
 
 async def test_a_user_made_in_a_transaction_that_fails_was_never_there(catbird_pool: Pool) -> None:

@@ -19,7 +19,7 @@ from ..pool import Executor, Pool
 from ..query import query
 from ..signature import validated
 from ..storage import ObjectStore, StoredObject, open_object, put_object
-from ..storage.objects import ObjectHash, Offset, require_pool
+from ..storage.objects import ObjectHash, Offset, require_owner, require_pool
 from ..storage.store import Body
 from ..types import ConvoId, Cursor, Did, Limit, Row, Text
 from .members import is_member
@@ -177,13 +177,15 @@ async def refer_blob(
     """Refer to bytes that `put_object` has stored, in the caller's transaction where there is one.
 
     Args:
-        stored: what `put_object` returned; with OBJECT_DEDUPE=tenant for ``owner=uploaded_by_did``.
+        stored: what `put_object` returned, with ``owner=uploaded_by_did``; never what a client says.
         uploaded_by_did: as for `store_blob`, and so are the others.
 
     Raises:
         NotAMemberError: the uploader is not an active member of the conversation.
         NotFoundError: the object's lease had ended and it was collected; store it again.
+        InvalidArgumentError: with OBJECT_DEDUPE=tenant, it was put for another owner.
     """
+    require_owner(stored, owner=uploaded_by_did)
     made: dict[str, Any] = {
         "uploaded_by_did": uploaded_by_did,
         "id": uuid7(),

@@ -89,7 +89,7 @@ def _drop_checks(connection: Connection, tables: Iterable[Table]) -> None:
 
 def _fill_table(connection: Connection, table: Table, catalog: Catalog) -> None:
     wanted = SMALL if table.small else ROWS
-    enough = SMALL if table.small else ENOUGH
+    enough = 1 if table.small else ENOUGH
     rows = 0
     for round in range(_ROUNDS):
         command = _insert(table, catalog, wanted, round)

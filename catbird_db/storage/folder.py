@@ -151,10 +151,12 @@ def _remove(path: Path) -> None:
         path.parent.rmdir()
 
 
-def _entries(folder: Path) -> Iterator[StoreEntry]:
-    with os.scandir(folder / PREFIX) as hashes:
-        for one in hashes:
-            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(one) as files:
-                for file in files:
-                    with suppress(FileNotFoundError):
-                        yield StoreEntry(f"{PREFIX}{one.name}/{file.name}", file.stat().st_size)
+def _entries(folder: Path, below: str = PREFIX) -> Iterator[StoreEntry]:
+    with os.scandir(folder / below) as found:
+        for one in found:
+            with suppress(FileNotFoundError):
+                if one.is_dir(follow_symlinks=False):
+                    yield from _entries(folder, f"{below}{one.name}/")
+                else:
+                    size = one.stat(follow_symlinks=False).st_size
+                    yield StoreEntry(f"{below}{one.name}", size)

@@ -9,12 +9,15 @@ which comes late meets nothing.
 
 import asyncio
 import hashlib
+import io
+import json
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Final, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
+from weakref import WeakSet
 
 from pydantic import Field, StringConstraints
 from uuid_utils.compat import uuid7
@@ -29,7 +32,7 @@ from ..errors import (
 from ..pool import Connection, Executor, Pool, transaction
 from ..query import query
 from ..signature import validated
-from ..types import INT8_MAX, BatchLimit, Input, Limit, Row
+from ..types import INT8_MAX, BatchLimit, Input, Limit, Row, UserId
 from .store import PREFIX, Body, ObjectStore, Spool, StoreEntry, spooled
 
 __all__ = [
@@ -47,7 +50,9 @@ ObjectHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}(_[0-9a-f]{
 """Which object: `StoredObject.hash`, as it was given."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Owner = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Owner = Annotated[str, StringConstraints(min_length=1, max_length=512)] | UserId
+"""Who keeps bytes apart from others, with OBJECT_DEDUPE=tenant: a DID, or a user (of a vault)."""
+
 Offset = Annotated[int, Field(ge=0, le=INT8_MAX)]
 Lease = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
@@ -61,6 +66,9 @@ READ_ATTEMPTS: Final = 3
 PAGE: Final = 500
 """Rows and keys that the collector and `reconcile` look at in one statement."""
 
+OWNER_KEY: Final = f"{PREFIX}database"
+"""Where a store says to which database it belongs."""
+
 KEY: Final = re.compile(
     re.escape(PREFIX) + r"([0-9a-f]{64}(?:_[0-9a-f]{32})?)/([0-9a-f-]{36})(\.[0-9a-f]+)?"
 )
@@ -69,7 +77,8 @@ KEY: Final = re.compile(
 class StoredObject(Input, frozen=True):
     """Bytes that are stored, and safe from collection for OBJECT_LEASE seconds: refer to them by then.
 
-    ``hash`` names the object; ``size`` is in bytes.
+    ``hash`` names the object; ``size`` is in bytes. Take it from `put_object`, and never make it of
+    what a client says: who refers to an object may read it, and its size is believed.
     """
 
     hash: ObjectHash
@@ -93,18 +102,27 @@ class Reconciliation(Row, frozen=True):
 
     Attributes:
         strays: keys of bytes that no row knows: of uploads that were killed; nothing refers to them.
+        undeleted: those of the strays that the store would not delete.
         missing: hashes of stored objects without bytes: restore these from a backup, or store the
             same bytes again.
-        damaged: hashes of stored objects whose bytes are of another size: the same.
-        unknown: keys below ``.hash/`` that no object has; never touched.
+        damaged: hashes of stored objects whose bytes are of another size, or, with ``verify``, of
+            another hash: the same.
+        unknown: keys below ``.hash/`` that no object has; never touched; as many as ``limit``.
         removed: how many of the strays were deleted.
+        is_whole: it looked at everything; False where it stopped at ``limit``.
     """
 
     strays: list[str]
+    undeleted: list[str]
     missing: list[str]
     damaged: list[str]
     unknown: list[str]
     removed: int
+    is_whole: bool
+
+
+class Database(Row, frozen=True):
+    database_id: UUID
 
 
 class ObjectRow(Row, frozen=True):
@@ -112,6 +130,7 @@ class ObjectRow(Row, frozen=True):
     generation: UUID
     size: int
     state: Literal["pending", "stored", "deleting"]
+    is_damaged: bool
 
     @property
     def key(self) -> str:
@@ -166,6 +185,16 @@ async def mark_stored(
 
 
 @query
+async def mark_sound(
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
+) -> bool: ...
+
+
+@query
+async def mark_damaged(db: Executor, /, *, hash: ObjectHash, generation: UUID) -> bool: ...
+
+
+@query
 async def find_object(db: Executor, /, *, hash: ObjectHash) -> ObjectRow | None: ...
 
 
@@ -199,6 +228,10 @@ async def remove_objects(
 async def list_generations(db: Executor, /, *, hashes: Sequence[str]) -> list[Generation]: ...
 
 
+@query
+async def identify_database(db: Executor, /, *, database_id: UUID) -> Database: ...
+
+
 @validated
 async def put_object(
     pool: Pool,
@@ -216,7 +249,8 @@ async def put_object(
     Args:
         body: bytes, a binary file (read from its position on), or an async iterable of bytes.
         sha256: in hex; what the body must be.
-        owner: whose it is, as any text that tells tenants apart; needed by OBJECT_DEDUPE=tenant.
+        owner: whose it is: a DID for blobs, a user's id for vaults, or any text that tells tenants
+            apart; needed by OBJECT_DEDUPE=tenant.
 
     Raises:
         InvalidArgumentError: the body gives something else than bytes; an owner is needed.
@@ -231,7 +265,7 @@ async def put_object(
             raise IntegrityError("put_object: the body is not what sha256 says")
         hash = spool.sha256
         if store.dedupe == "tenant" and owner is not None:
-            hash = f"{hash}_{hashlib.sha256(owner.encode()).hexdigest()[:32]}"
+            hash = f"{hash}_{_owner_suffix(owner)}"
         for _ in range(PUT_ATTEMPTS):
             if await _put_once(pool, store, hash, spool):
                 return StoredObject(hash=hash, size=spool.size)
@@ -241,9 +275,26 @@ async def put_object(
     )
 
 
+def require_owner(stored: StoredObject, *, owner: str | int) -> None:
+    """Refuse what is another owner's; with OBJECT_DEDUPE=global an object is nobody's.
+
+    Raises:
+        InvalidArgumentError: it was stored for another ``owner``.
+    """
+    suffix = stored.hash[65:]
+    if suffix and suffix != _owner_suffix(owner):
+        raise InvalidArgumentError("stored: was put for another owner; see put_object's owner")
+
+
+def _owner_suffix(owner: str | int) -> str:
+    return hashlib.sha256(json.dumps(owner).encode()).hexdigest()[:32]  # 5 is not "5"
+
+
 async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> bool:
+    await _claim(pool, store)
     intended = await _intend(pool, store, hash, spool.size)
-    if intended.state == "stored" and await store.stat(intended.key) == spool.size:
+    is_stored = intended.state == "stored"
+    if is_stored and not intended.is_damaged and await store.stat(intended.key) == spool.size:
         return True
     try:
         async with _renewing(pool, intended, _upload_lease(store)):
@@ -251,11 +302,52 @@ async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> 
             kept = await store.put(intended.key, spool.file, spool.size)
         if kept != spool.size:
             raise StorageError(f"put_object: the store kept {kept} of {spool.size} bytes")
-        return await mark_stored(pool, hash=hash, generation=intended.generation, lease=store.lease)
+        mark = mark_sound if is_stored else mark_stored
+        return await mark(pool, hash=hash, generation=intended.generation, lease=store.lease)
     except BaseException:
         with suppress(DatabaseError):
             await release_lease(pool, hash=hash, generation=intended.generation)
         raise
+
+
+_claimed = WeakSet[ObjectStore]()
+
+
+async def _claim(pool: Pool, store: ObjectStore) -> None:
+    """A store that belongs to no database belongs to this one; looked at once in each process."""
+    if store not in _claimed:
+        if await _owner(store) is None:
+            await _make_ours(store, await _database_id(pool))
+        _claimed.add(store)
+
+
+async def _require_ours(pool: Pool, store: ObjectStore) -> None:
+    ours, owner = await _database_id(pool), await _owner(store)
+    if owner is None:
+        await _make_ours(store, ours)
+    elif owner != ours:
+        raise StorageError(
+            "reconcile: this store belongs to another database, whose objects would be strays here: "
+            "give this one a store of its own (OBJECT_FOLDER, S3_BUCKET). If that database is gone "
+            f"for good, or this is its copy that takes over, delete {OWNER_KEY} from the store"
+        )
+
+
+async def _database_id(pool: Pool) -> bytes:
+    return (await identify_database(pool, database_id=uuid4())).database_id.bytes
+
+
+async def _owner(store: ObjectStore) -> bytes | None:
+    chunks = list[bytes]()
+    with suppress(FileNotFoundError):
+        async for _ in store.get(OWNER_KEY, start=0, length=16, seen=chunks.append):
+            pass
+        return b"".join(chunks)
+    return None
+
+
+async def _make_ours(store: ObjectStore, database_id: bytes) -> None:
+    await store.put(OWNER_KEY, io.BytesIO(database_id), len(database_id))
 
 
 async def _intend(pool: Pool, store: ObjectStore, hash: str, size: int) -> ObjectRow:
@@ -369,23 +461,31 @@ async def collect_garbage(
     the next time. Any number may run at once. Call it until it collects less than ``limit``.
 
     Raises:
-        StorageError: the store failed; what it did not delete is tried again after the lease.
+        StorageError: some bytes could not be deleted; raised at the end, when all else is collected.
+            They are tried again after the lease.
     """
     require_pool(pool)
-    objects, size, after = 0, 0, ""
-    while objects < limit:
+    objects, size, after, failures = 0, 0, "", list[BaseException]()
+    while objects + len(failures) < limit:
         page = await list_objects(pool, after_hash=after, limit=PAGE)
         if not page:
             break
         after = page[-1].hash
         garbage = [one.hash for one in page if one.is_garbage]
-        collected = await _collect(pool, store, garbage[: limit - objects]) if garbage else []
+        candidates = garbage[: limit - objects - len(failures)]
+        collected, failed = await _collect(pool, store, candidates) if garbage else ([], [])
+        failures += failed
         objects += len(collected)
         size += sum(one.size for one in collected)
+    if failures:
+        raise failures[0]
     return CollectedGarbage(objects=objects, bytes=size)
 
 
-async def _collect(pool: Pool, store: ObjectStore, hashes: list[str]) -> list[ObjectRow]:
+async def _collect(
+    pool: Pool, store: ObjectStore, hashes: list[str]
+) -> tuple[list[ObjectRow], list[BaseException]]:
+    """What was collected, and why other bytes could not be deleted."""
     async with transaction(pool) as tx:
         locked = await lock_objects(tx, hashes=hashes)
         doomed = await mark_deleting(tx, hashes=[one.hash for one in locked], lease=store.lease)
@@ -398,50 +498,73 @@ async def _collect(pool: Pool, store: ObjectStore, hashes: list[str]) -> list[Ob
         hashes=[one.hash for one in gone],
         generations=[one.generation for one in gone],
     )
-    for outcome in outcomes:
-        if outcome is not None:
-            raise outcome
-    return gone
+    return gone, [outcome for outcome in outcomes if outcome is not None]
 
 
 @validated
 async def reconcile(
-    pool: Pool, store: ObjectStore, /, *, mend: bool = False, limit: BatchLimit = 1000
+    pool: Pool,
+    store: ObjectStore,
+    /,
+    *,
+    mend: bool = False,
+    verify: bool = False,
+    limit: BatchLimit = 1000,
 ) -> Reconciliation:
     """Compare what the store holds with what the table says; may run at any time.
 
     Lists the whole store, and asks it for the size of each stored object.
 
     Args:
-        mend: delete the strays.
-        limit: findings after which it stops.
+        mend: delete the strays; with ``verify``, note which objects are damaged, so that who stores
+            the same bytes again writes them anew (else they are kept once, and so as they are).
+        verify: read all bytes of all stored objects, one after another, and compare their hashes;
+            what is found damaged is read twice.
+        limit: of each kind of finding, so many; what is over is found by the next call once these
+            are mended.
 
     Raises:
-        StorageError: the store failed.
+        StorageError: the store belongs to another database, or failed to list or to look up.
     """
     require_pool(pool)
-    strays, unknown, removed = list[str](), list[str](), 0
+    await _require_ours(pool, store)
+    strays, undeleted, unknown, is_whole = list[str](), list[str](), list[str](), True
     async for entries in _in_batches(store.list()):
         some_strays, some_unknown = await _sorted_out(pool, entries)
-        unknown += some_unknown
         strays += some_strays
+        unknown += some_unknown[: limit - len(unknown)]
         if mend:
-            await asyncio.gather(*(store.delete(key) for key in some_strays))
-            removed += len(some_strays)
-        if len(strays) + len(unknown) >= limit:
+            undeleted += await _undeleted(store, some_strays)
+        if len(strays) - len(undeleted) >= limit:
+            is_whole = False
             break
     missing, damaged, after = list[str](), list[str](), ""
-    while len(strays) + len(unknown) + len(missing) + len(damaged) < limit:
-        page = await list_objects(pool, after_hash=after, limit=PAGE)
-        if not page:
+    while page := await list_objects(pool, after_hash=after, limit=PAGE):
+        if max(len(missing), len(damaged)) >= limit:
+            is_whole = False
             break
         after = page[-1].hash
         for one, size in await _sized(store, page):
-            if size != one.size and await _is_still_stored(pool, one):
+            is_wrong = size != one.size or (verify and not await _is_sound(store, one))
+            if is_wrong and await _is_still_stored(pool, one):
                 (missing if size is None else damaged).append(one.hash)
+                if mend and size == one.size:
+                    await mark_damaged(pool, hash=one.hash, generation=one.generation)
     return Reconciliation(
-        strays=strays, missing=missing, damaged=damaged, unknown=unknown, removed=removed
+        strays=strays,
+        undeleted=undeleted,
+        missing=missing,
+        damaged=damaged,
+        unknown=unknown,
+        removed=len(strays) - len(undeleted) if mend else 0,
+        is_whole=is_whole,
     )
+
+
+async def _undeleted(store: ObjectStore, keys: list[str]) -> list[str]:
+    """Delete these; which of them are still there."""
+    outcomes = await asyncio.gather(*map(store.delete, keys), return_exceptions=True)
+    return [key for key, outcome in zip(keys, outcomes, strict=True) if outcome is not None]
 
 
 async def _in_batches(entries: AsyncIterator[StoreEntry]) -> AsyncIterator[list[StoreEntry]]:
@@ -460,7 +583,11 @@ async def _sorted_out(pool: Pool, entries: list[StoreEntry]) -> tuple[list[str],
     A key's row is written before its bytes, and its generation never comes again: a row that is not
     there now will not be there later. What has a further ending is a write under way, or left over.
     """
-    keys = {entry.key: KEY.fullmatch(entry.key) for entry in entries}
+    keys = {
+        entry.key: KEY.fullmatch(entry.key)
+        for entry in entries
+        if entry.key != OWNER_KEY and not entry.key.startswith(f"{OWNER_KEY}.")
+    }
     hashes = {match[1] for match in keys.values() if match}
     rows = {one.key: one for one in await list_generations(pool, hashes=[*hashes])}
     strays = list[str]()
@@ -478,6 +605,20 @@ async def _sized(
     stored = [one for one in page if one.state == "stored"]
     sizes = await asyncio.gather(*(store.stat(one.key) for one in stored))
     return [*zip(stored, sizes, strict=True)]
+
+
+async def _is_sound(store: ObjectStore, one: ObjectRow) -> bool:
+    """Whether its bytes, as many as they should be, are the right ones; not when wrong twice."""
+    return await _digest(store, one) == one.hash[:64] or await _digest(store, one) == one.hash[:64]
+
+
+async def _digest(store: ObjectStore, one: ObjectRow) -> str:
+    digest = hashlib.sha256()
+    if one.size:
+        with suppress(FileNotFoundError):
+            async for _ in store.get(one.key, start=0, length=one.size, seen=digest.update):
+                pass
+    return digest.hexdigest()
 
 
 async def _is_still_stored(pool: Pool, one: ObjectRow) -> bool:

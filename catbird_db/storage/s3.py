@@ -16,12 +16,13 @@ from .store import CHUNK, PREFIX, Seen, StoreEntry, in_thread
 
 T = TypeVar("T")
 
-PART: Final = 8 * 2**20
-"""Bytes sent in one request: each upload holds so many in memory."""
+PART: Final = 5 * 2**20
+"""Bytes sent in one request, the least that S3 takes: each upload holds them in memory, twice at times."""
 
 MOST_PARTS: Final = 10_000
 RETRIES: Final = 4
 LONGEST_RETRY_AFTER: Final = 5
+"""Seconds, however many the server asks for: a caller waits."""
 
 FAILURES: Final = (
     S3Error,
@@ -138,6 +139,7 @@ def _http_client(settings: Settings) -> urllib3.PoolManager:
             status_forcelist=(500, 502, 503, 504),
             backoff_factor=0.1,
             backoff_jitter=0.3,
+            retry_after_max=LONGEST_RETRY_AFTER,
         ),
     )
 

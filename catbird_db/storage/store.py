@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+import inspect
 import io
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, BinaryIO, Final, Literal, Protocol, TypeAlias, TypeVar, cast
 
@@ -49,7 +50,7 @@ Seen: TypeAlias = Callable[[bytes], object]
 class ObjectStore(Protocol):
     """Bytes by key: a folder, a bucket, or what a test puts around one.
 
-    What fails raises StorageError. A key is written with the same bytes or not at all, so each
+    One can be put in a set: by what it is, not by what it holds. What fails raises StorageError. A key is written with the same bytes or not at all, so each
     of these may be done again.
 
     Attributes:
@@ -110,15 +111,31 @@ async def open_store(settings: Settings | None = None) -> AsyncGenerator[ObjectS
 
 
 async def in_thread(threads: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+    """Run this in one of the store's threads.
+
+    Raises:
+        StorageError: the store is closed, or was before this had its turn.
+    """
+    try:
+        turn = asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
+    except RuntimeError as error:
+        raise StorageError(f"the store is used outside of its open_store block: {error}") from error
+    try:
+        return await turn
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if turn.cancelled() and task is not None and not task.cancelling():
+            raise StorageError("the store was closed while this waited for its turn") from None
+        raise
 
 
 # Bodies.
 
 
 def _check_body(value: object) -> object:
-    reads = hasattr(value, "read") and not isinstance(value, io.TextIOBase | type)
-    if isinstance(value, bytes | AsyncIterable) or reads:
+    read = None if isinstance(value, io.TextIOBase | type) else getattr(value, "read", None)
+    is_file = read is not None and not inspect.iscoroutinefunction(read)
+    if isinstance(value, bytes | bytearray | memoryview | AsyncIterable) or is_file:
         return cast(object, value)
     raise ValueError("must be bytes, a binary file, or an async iterable of bytes")
 
@@ -127,7 +144,10 @@ def _body_schema(source: Any, handler: Any) -> cs.CoreSchema:
     return cs.no_info_plain_validator_function(_check_body)
 
 
-Body = Annotated[bytes | BinaryIO | AsyncIterable[bytes], GetPydanticSchema(_body_schema)]
+Body = Annotated[
+    bytes | bytearray | memoryview | BinaryIO | AsyncIterable[bytes],
+    GetPydanticSchema(_body_schema),
+]
 """What is to be stored: bytes, a file opened for reading bytes, or chunks as they come."""
 
 
@@ -141,7 +161,7 @@ class Spool:
 
 
 @asynccontextmanager
-async def spooled(body: bytes | BinaryIO | AsyncIterable[bytes]) -> AsyncGenerator[Spool]:
+async def spooled(body: Body) -> AsyncGenerator[Spool]:
     """Read a body to its end: its hash, which is its name, is known only then.
 
     Bytes stay where they are; all else goes to a temporary file, as it may change or not come twice.
@@ -151,17 +171,30 @@ async def spooled(body: bytes | BinaryIO | AsyncIterable[bytes]) -> AsyncGenerat
         InvalidArgumentError: a chunk is not bytes.
         StorageError: there is no room for the temporary file.
     """
-    if isinstance(body, bytes):
+    if isinstance(body, bytes | bytearray | memoryview):
+        body = bytes(body)  # as they are now
         with io.BytesIO(body) as file:
             yield Spool(file, len(body), (await _updated(hashlib.sha256(), body)).hexdigest())
         return
-    with tempfile.SpooledTemporaryFile(SPOOL_IN_MEMORY) as spool:
-        file, digest, size = cast(BinaryIO, spool), hashlib.sha256(), 0
+    with _temporary_file() as file:
+        digest, size = hashlib.sha256(), 0
         async for chunk in _large_chunks(body):
             await _updated(digest, chunk)
-            await _write(file, chunk)
+            await _spool(file.write, chunk)
             size += len(chunk)
+        await _spool(file.flush)
         yield Spool(file, size, digest.hexdigest())
+
+
+@contextmanager
+def _temporary_file() -> Generator[BinaryIO]:
+    spool = tempfile.SpooledTemporaryFile(SPOOL_IN_MEMORY)  # noqa: SIM115
+    file = cast(BinaryIO, spool)
+    try:
+        yield file
+    finally:
+        with suppress(OSError):  # what there was no room for before, it writes again
+            file.close()
 
 
 async def _updated(digest: Any, chunk: bytes) -> Any:
@@ -173,9 +206,9 @@ async def _updated(digest: Any, chunk: bytes) -> Any:
     return digest
 
 
-async def _write(file: BinaryIO, chunk: bytes) -> None:
+async def _spool(write: Callable[..., object], *chunk: bytes) -> None:
     try:
-        await asyncio.to_thread(file.write, chunk)
+        await asyncio.to_thread(write, *chunk)
     except OSError as error:
         raise StorageError(f"the body cannot be spooled: {error.strerror}") from error
 
@@ -197,6 +230,8 @@ async def _large_chunks(body: BinaryIO | AsyncIterable[bytes]) -> AsyncIterator[
 
 
 def _bytes_only(chunk: object) -> bytes:
+    if isinstance(chunk, bytearray | memoryview):
+        return bytes(cast(bytearray, chunk))
     if not isinstance(chunk, bytes):
         raise InvalidArgumentError(f"body: gives {type(chunk).__name__} where it should give bytes")
     return chunk

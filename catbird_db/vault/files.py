@@ -18,7 +18,7 @@ from ..pool import Connection, Executor, Pool, transaction
 from ..query import query
 from ..signature import validated
 from ..storage import ObjectStore, StoredObject, open_object, put_object
-from ..storage.objects import ObjectHash, Offset
+from ..storage.objects import ObjectHash, Offset, require_owner
 from ..storage.store import Body
 from ..types import ContentType, Cursor, FileId, Limit, Row, UserId
 from ..users import get_user
@@ -203,7 +203,7 @@ async def write_file(
         raise ConflictError(OTHER_CONTENT)
     if there is None and await get_user(pool, user_id=user_id) is None:
         raise NotFoundError("write_file: user_id: there is no such user")
-    stored = await put_object(pool, store, body=body, owner=str(user_id))
+    stored = await put_object(pool, store, body=body, owner=user_id)
     return await record_file(
         pool,
         user_id=user_id,
@@ -238,7 +238,7 @@ async def record_file(
         db: a pool, or a transaction's connection.
         user_id: whose vault.
         path: the file; the folders around it are made where they are missing.
-        stored: what `put_object` returned.
+        stored: what `put_object` returned, with ``owner=user_id``; never what a client says.
         content_type: as for `write_file`.
         if_match: as for `write_file`.
 
@@ -247,7 +247,9 @@ async def record_file(
         ConflictError: as for `write_file`.
         TransactionConflictError: in a caller's transaction that wrote here before, or that meets
             another: call `lock_vault` first.
+        InvalidArgumentError: with OBJECT_DEDUPE=tenant, it was put for another owner.
     """
+    require_owner(stored, owner=user_id)
 
     async def overwrite(executor: Executor) -> File | None:
         return await overwrite_file(

@@ -8,25 +8,37 @@
 -- Intend to upload an object, or keep one that is stored from being collected.
 -- No row means that somebody else uploads it, or that it is being deleted (`replace_object`). Who
 -- takes over from an uploader whose lease has ended writes under a key of its own.
--- index: objects_pkey
-INSERT INTO objects AS o (hash, generation, size, state, lease_until)
-VALUES (:hash, :generation, :size, 'pending', statement_timestamp() + make_interval(secs => :upload_lease))
-    ON CONFLICT (hash) DO UPDATE
-   SET generation = CASE o.state WHEN 'stored' THEN o.generation ELSE excluded.generation END,
-       lease_until = CASE o.state WHEN 'stored' THEN greatest(o.lease_until, statement_timestamp() + make_interval(secs => :lease))
-                                  ELSE excluded.lease_until END
- WHERE o.state = 'stored' OR (o.state = 'pending' AND o.lease_until < statement_timestamp())
-RETURNING o.hash, o.generation, o.size, o.state;
+-- DO NOTHING names no key: of two that insert at once, either unique key may be the one to refuse.
+-- index: objects_pkey, objects_hash_state_key
+WITH made AS (
+    INSERT INTO objects AS o (hash, generation, size, state, lease_until)
+    VALUES (:hash, :generation, :size, 'pending', statement_timestamp() + make_interval(secs => :upload_lease))
+        ON CONFLICT DO NOTHING
+ RETURNING o.hash, o.generation, o.size, o.state, o.is_damaged
+),
+kept AS (
+    UPDATE objects AS o
+       SET generation = CASE o.state WHEN 'stored' THEN o.generation ELSE :generation END,
+           lease_until = CASE o.state WHEN 'stored' THEN greatest(o.lease_until, statement_timestamp() + make_interval(secs => :lease))
+                                      ELSE statement_timestamp() + make_interval(secs => :upload_lease) END
+     WHERE o.hash = :hash
+       AND (o.state = 'stored' OR (o.state = 'pending' AND o.lease_until < statement_timestamp()))
+       AND NOT EXISTS (SELECT FROM made)
+ RETURNING o.hash, o.generation, o.size, o.state, o.is_damaged
+)
+SELECT made.hash, made.generation, made.size, made.state, made.is_damaged FROM made
+ UNION ALL
+SELECT kept.hash, kept.generation, kept.size, kept.state, kept.is_damaged FROM kept;
 
 -- name: replace_object :maybe
 -- Intend to upload what is being deleted, under another key than the one that is deleted.
 -- No row means that it has been deleted meanwhile.
 -- index: objects_pkey, objects_hash_state_key
 UPDATE objects AS o
-   SET generation = :generation, state = 'pending',
+   SET generation = :generation, state = 'pending', is_damaged = false,
        lease_until = statement_timestamp() + make_interval(secs => :upload_lease)
  WHERE o.hash = :hash AND o.state = 'deleting'
-RETURNING o.hash, o.generation, o.size, o.state;
+RETURNING o.hash, o.generation, o.size, o.state, o.is_damaged;
 
 -- name: extend_lease :rows
 -- An upload goes on.
@@ -51,10 +63,25 @@ UPDATE objects AS o
  WHERE o.hash = :hash AND o.generation = :generation
    AND o.state = 'pending' AND o.lease_until > statement_timestamp();
 
+-- name: mark_sound :rows
+-- The bytes of a stored object were written anew. No row means that it was collected meanwhile.
+-- index: objects_pkey, objects_hash_state_key
+UPDATE objects AS o
+   SET is_damaged = false,
+       lease_until = greatest(o.lease_until, statement_timestamp() + make_interval(secs => :lease))
+ WHERE o.hash = :hash AND o.generation = :generation AND o.state = 'stored';
+
+-- name: mark_damaged :rows
+-- The bytes were read and are wrong: the next upload of the right ones writes them anew.
+-- index: objects_pkey, objects_hash_state_key
+UPDATE objects AS o
+   SET is_damaged = true
+ WHERE o.hash = :hash AND o.generation = :generation AND o.state = 'stored';
+
 -- name: find_object :maybe
 -- What a reference leads to.
 -- index: objects_hash_state_key
-SELECT o.hash, o.generation, o.size, o.state
+SELECT o.hash, o.generation, o.size, o.state, o.is_damaged
   FROM objects AS o
  WHERE o.hash = :hash AND o.state = 'stored';
 
@@ -72,7 +99,7 @@ SELECT (SELECT count(*) FROM blobs AS b WHERE b.object_hash = :hash)
 -- min() reads one entry of an index; for EXISTS the planner would rather read all references.
 -- tenant: none (collection, over all tenants)
 -- index: objects_pkey, blobs_object_hash_idx, files_object_hash_idx, file_versions_object_hash_idx, documents_object_hash_idx
-SELECT o.hash, o.generation, o.size, o.state,
+SELECT o.hash, o.generation, o.size, o.state, o.is_damaged,
        o.lease_until < statement_timestamp()
        AND (SELECT min(b.object_hash) FROM blobs AS b WHERE b.object_hash = o.hash) IS NULL
        AND (SELECT min(f.object_hash) FROM files AS f WHERE f.object_hash = o.hash) IS NULL
@@ -106,9 +133,9 @@ WITH marked AS (
        AND NOT EXISTS (SELECT FROM files AS f WHERE f.object_hash = o.hash)
        AND NOT EXISTS (SELECT FROM file_versions AS v WHERE v.object_hash = o.hash)
        AND NOT EXISTS (SELECT FROM documents AS d WHERE d.object_hash = o.hash)
- RETURNING o.hash, o.generation, o.size, o.state
+ RETURNING o.hash, o.generation, o.size, o.state, o.is_damaged
 )
-SELECT marked.hash, marked.generation, marked.size, marked.state FROM marked ORDER BY marked.hash;
+SELECT marked.hash, marked.generation, marked.size, marked.state, marked.is_damaged FROM marked ORDER BY marked.hash;
 
 -- name: remove_objects :rows
 -- The bytes are gone; the row goes too, but for one whose bytes are stored anew.
@@ -120,7 +147,15 @@ DELETE FROM objects AS o
 -- name: list_generations :many
 -- What the table says of some objects, to be held against what the store holds.
 -- index: objects_pkey
-SELECT o.hash, o.generation, o.size, o.state, o.lease_until > statement_timestamp() AS is_leased
+SELECT o.hash, o.generation, o.size, o.state, o.is_damaged, o.lease_until > statement_timestamp() AS is_leased
   FROM objects AS o
  WHERE o.hash = ANY(:hashes::text[])
  ORDER BY o.hash;
+
+-- name: identify_database :one
+-- Which database this is: given this id at first use.
+-- index: object_stores_pkey
+INSERT INTO object_stores AS s (database_id)
+VALUES (:database_id)
+    ON CONFLICT (number) DO UPDATE SET number = excluded.number
+RETURNING s.database_id;

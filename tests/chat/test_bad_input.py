@@ -167,7 +167,7 @@ WELCOME = NewWelcome(data=b"x", recipients=[RECIPIENT])
 
 STORED = StoredObject(hash="0" * 64, size=1)
 CID = "b" + "a" * 58
-NO_BODY = [SECRET, bytearray(b"s3cr3t"), [b"x"], FIGURES, True, object(), bytes]
+NO_BODY = [SECRET, [b"x"], FIGURES, True, object(), bytes]
 FROM_0 = number(0, INT8_MAX)
 FILE_ID = UUID(int=FIGURES)
 PATH = [
@@ -262,10 +262,10 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     "stored": (STORED, [SECRET, {"hash": SECRET, "size": 1}, MESSAGE, FIGURES]),
     "hash": (STORED.hash, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "\n", *NO_TEXT]),
     "sha256": (None, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "_" + "0" * 32, *NO_TEXT]),
-    "owner": (ALICE, ["", SECRET * 512, *NO_TEXT]),
+    "owner": (ALICE, ["", SECRET * 512, *(one for one in NO_TEXT if one != FIGURES), 0, -1]),
     "body": (b"x", NO_BODY),
     **dict.fromkeys(["start", "length", "size"], (0, FROM_0)),
-    "mend": (False, NO_BOOL),
+    **dict.fromkeys(["mend", "verify"], (False, NO_BOOL)),
     "path": ("/a/x.md", PATH),
     "to": ("/b", ["", "/", *PATH]),
     "file_id": (FILE_ID, NO_UUID),
@@ -330,6 +330,8 @@ SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("store_blob", "data"): (b"x", NO_BODY),
     ("find_published", "username"): ("alice", NO_TEXT),
     ("find_published", "permalink"): ("x", NO_TEXT),
+    ("authenticate_user", "username"): ("alice", NO_TEXT),
+    ("authenticate_user", "password"): (SECRET[::-1], NO_TEXT),
 }
 
 

@@ -32,6 +32,7 @@ from catbird_db import (
     transaction,
 )
 from catbird_db.chat.blobs import cid_of
+from catbird_db.storage.objects import OWNER_KEY
 
 ALICE, BOB, MALLORY = "did:plc:alice", "did:plc:bob", "did:plc:mallory"
 DATA = b"encrypted by the client"
@@ -210,7 +211,7 @@ async def test_deleting_a_conversation_drops_its_references_and_no_others(
     assert await read(pool, catbird_store, shared, ALICE) == DATA
     await delete_conversation(pool, convo_id="d")
     assert await sweep(pool, catbird_store) == 1
-    assert [one async for one in catbird_store.list()] == []
+    assert [one.key async for one in catbird_store.list()] == [OWNER_KEY]
 
 
 async def test_a_reference_in_a_transaction_that_fails_was_never_there(

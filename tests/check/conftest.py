@@ -46,6 +46,12 @@ CREATE TABLE kinds (
 );
 COMMENT ON TABLE kinds IS 'What kinds of things there are.
 small: a dozen rows, as many as a release brings';
+CREATE TABLE site (
+    number integer PRIMARY KEY DEFAULT 1 CHECK (number = 1),
+    name text NOT NULL
+);
+COMMENT ON TABLE site IS 'Where they are.
+small: one row';
 CREATE TABLE things (
     owner_id bigint NOT NULL REFERENCES owners,
     thing_id uuid NOT NULL,

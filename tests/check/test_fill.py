@@ -33,6 +33,7 @@ def test_every_table_has_enough_rows(schema: str, request: pytest.FixtureRequest
 
 def test_a_small_table_stays_small(varied: Filled) -> None:
     assert count(varied.connection, "kinds") == 100
+    assert count(varied.connection, "site") == 1
 
 
 @pytest.mark.parametrize(

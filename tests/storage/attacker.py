@@ -31,6 +31,7 @@ from catbird_db import (
     open_pool,
     open_store,
     put_object,
+    reconcile,
     refer_blob,
     store_blob,
     transaction,
@@ -119,6 +120,13 @@ async def collect_late(pool: Pool, store: ObjectStore) -> None:
     done["objects collected late"] += (await collect_garbage(pool, late)).objects
 
 
+async def reconcile_beside(pool: Pool, store: ObjectStore) -> None:
+    """What is being written is no stray, and what is stored is there."""
+    found = await reconcile(pool, store, mend=True, verify=True)
+    assert (found.missing, found.damaged, found.unknown) == ([], [], []), found
+    done["strays removed"] += found.removed
+
+
 async def look(pool: Pool, store: ObjectStore) -> None:
     """What a reference leads to can be read; unless the reference has gone while it was read."""
     async with pool.connection() as connection:
@@ -140,7 +148,7 @@ async def look(pool: Pool, store: ObjectStore) -> None:
 
 
 DEEDS: list[Deed] = [*[write] * 5, *[write_and_refer_later] * 3, *[restore] * 2, *[copy] * 2]
-DEEDS += [*[delete] * 4, *[collect] * 2, collect_late, look, look]
+DEEDS += [*[delete] * 4, *[collect] * 2, collect_late, look, look, reconcile_beside]
 
 
 async def repeat(deed: Deed, pool: Pool, store: ObjectStore) -> None:

@@ -15,6 +15,7 @@ from seaweed import Seaweed
 from storage.faulty import Breaking
 
 from catbird_db import InvalidArgumentError, ObjectStore, Settings, StorageError, open_store
+from catbird_db.storage import s3
 from catbird_db.storage.s3 import PART
 
 KEY = ".hash/" + "a" * 64 + "/01999999-9999-7999-8999-999999999999"
@@ -134,6 +135,22 @@ async def test_a_cancelled_write_gives_its_thread_back(store_settings: Settings)
         await store.delete(OTHER)
 
 
+async def test_a_store_that_is_closed_is_a_storage_error(store_settings: Settings) -> None:
+    """After its block; and for who waits for a turn when it ends."""
+    one = store_settings.model_copy(update={"object_connections": 1})
+    async with open_store(one) as store:
+        body = bytes(PART)
+        tasks = [asyncio.create_task(put(store, KEY, body)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        tasks[1].cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes[1:]] == [asyncio.CancelledError, StorageError]
+    with pytest.raises(StorageError, match="open_store"):
+        await store.stat(KEY)
+    async with open_store(store_settings) as store:
+        await store.delete(KEY)
+
+
 # A folder.
 
 
@@ -154,6 +171,18 @@ async def test_the_default_folder_lies_in_the_users_data_folder(
     async with open_store() as store:
         await put(store, KEY, b"here")
     assert (tmp_path / "catbird-db" / "objects" / KEY).read_bytes() == b"here"
+
+
+async def test_files_that_lie_elsewhere_are_listed_and_folders_are_not(tmp_path: Path) -> None:
+    async with open_store(Settings(object_store="folder", object_folder=f"{tmp_path}")) as store:
+        await put(store, KEY, b"here")
+        (tmp_path / ".hash" / "a" / "b" / "c" / "d").mkdir(parents=True)
+        (tmp_path / ".hash" / "a" / "b" / "c" / "deep").write_text("deep")
+        (tmp_path / ".hash" / "flat").write_text("flat!")
+        (tmp_path / ".hash" / "a" / "nowhere").symlink_to(tmp_path / "not there")
+        listed = await keys(store)
+    assert listed.pop(".hash/a/nowhere")
+    assert listed == {KEY: 4, ".hash/a/b/c/deep": 4, ".hash/flat": 5}
 
 
 # S3.
@@ -192,6 +221,28 @@ async def test_nobody_listening_is_a_storage_error_after_some_tries(s3_server: S
         with pytest.raises(StorageError, match="S3"):
             async with open_store(nowhere):
                 pass
+
+
+async def test_a_server_that_asks_to_wait_for_hours_is_waited_for_shortly(
+    s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = (
+        b"HTTP/1.1 503 Busy\r\nRetry-After: 3600\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(busy)
+        writer.close()
+
+    monkeypatch.setattr(s3, "LONGEST_RETRY_AFTER", 0.1)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = s3_server.settings().model_copy(update={"s3_url": url})
+        async with asyncio.timeout(10):
+            with pytest.raises(StorageError, match="S3"):
+                async with open_store(settings):
+                    pass
 
 
 def test_the_server_of_the_tests_dies_with_whoever_started_it() -> None:
