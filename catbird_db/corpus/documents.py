@@ -351,7 +351,7 @@ async def create_document(
 
     Returns:
         The document. ``is_new`` is False where its content was there already: then nothing is
-        changed but ``last_seen_at``, and it is not stale.
+        changed but ``last_seen_at``, it is not stale, and ``stored`` is its original if it had none.
 
     Raises:
         NotFoundError: there is no such collection, or this user may not write to it; or no such object.

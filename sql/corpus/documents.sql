@@ -1,7 +1,8 @@
 -- Documents: once for each content in a collection. Who may read and write them stands in `collections`.
 
 -- name: insert_document :maybe
--- Add a document, or return the one that has this content already, which is thereby seen again.
+-- Add a document, or return the one that has this content already, which is thereby seen again, and has the
+-- original given if it had none.
 -- No row: the collection is not there, or not the user's to write.
 -- tenant: collection_id
 -- actor: user_id
@@ -14,7 +15,9 @@ SELECT c.id, :document_id, :file_name, :file_path, :file_size, :mime_type, :cont
    AND (c.owner_id = :user_id
         OR EXISTS (SELECT FROM collection_permissions AS p
                     WHERE p.collection_id = c.id AND p.user_id = :user_id AND p.permission IN ('WRITE', 'ADMIN')))
-    ON CONFLICT (collection_id, content_hash) DO UPDATE SET last_seen_at = statement_timestamp(), stale_at = NULL
+    ON CONFLICT (collection_id, content_hash) DO UPDATE
+   SET last_seen_at = statement_timestamp(), stale_at = NULL,
+       object_hash = coalesce(d.object_hash, excluded.object_hash), object_state = coalesce(d.object_state, excluded.object_state)
 RETURNING d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
           d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at,
           d.id = :document_id AS is_new;
@@ -37,7 +40,9 @@ WITH stored AS (
             OR EXISTS (SELECT FROM collection_permissions AS p
                         WHERE p.collection_id = c.id AND p.user_id = :user_id AND p.permission IN ('WRITE', 'ADMIN')))
      ORDER BY given.content_hash, given.id
-        ON CONFLICT (collection_id, content_hash) DO UPDATE SET last_seen_at = statement_timestamp(), stale_at = NULL
+        ON CONFLICT (collection_id, content_hash) DO UPDATE
+       SET last_seen_at = statement_timestamp(), stale_at = NULL,
+           object_hash = coalesce(d.object_hash, excluded.object_hash), object_state = coalesce(d.object_state, excluded.object_state)
  RETURNING d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
            d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at,
            d.id = ANY(:document_ids) AS is_new

@@ -306,6 +306,28 @@ async def test_an_original_is_kept_as_long_as_a_document_refers_to_it(
     assert await object_reference_count(catbird_pool, hash=stored.hash) == 0
 
 
+async def test_an_original_can_be_given_later_and_is_not_replaced(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    one = await collection(catbird_pool)
+    first, second = [
+        await put_object(catbird_pool, catbird_store, body=body) for body in (b"first", b"second")
+    ]
+    for content in ("a", "b"):
+        assert not (await document(catbird_pool, one, content)).has_original
+    later = await document(catbird_pool, one, "a", stored=first)
+    (batch,) = await create_documents(
+        catbird_pool, **whose(one), documents=[new("b").model_copy(update={"stored": first})]
+    )
+    for content, made in (("a", later), ("b", batch)):
+        assert (made.is_new, made.has_original) == (False, True)
+        again = await document(catbird_pool, one, content, stored=second)
+        assert again.id == made.id
+        assert (await document(catbird_pool, one, content)).has_original
+    assert await object_reference_count(catbird_pool, hash=first.hash) == 2
+    assert await object_reference_count(catbird_pool, hash=second.hash) == 0
+
+
 async def original(pool: Pool, store: ObjectStore, **which: Any) -> bytes:
     return b"".join([chunk async for chunk in get_original(pool, store, **which)])
 
