@@ -166,7 +166,6 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "users_did_key": (ConflictError, "this DID is another user's"),
     "blobs_convo_id_fkey": (NotFoundError, "no such conversation"),
     "blobs_object_fkey": (NotFoundError, "the object is gone: its lease had ended; store it again"),
-    "collections_pkey": (ConflictError, "this collection id is taken"),
     "collections_owner_id_name_key": (ConflictError, "the owner has a collection of this name"),
     "collections_owner_id_fkey": (NotFoundError, "no such user"),
     "collections_sync_check": (

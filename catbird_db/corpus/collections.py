@@ -347,7 +347,6 @@ async def create_collection(
     name: CollectionName,
     embedding_model: ModelName,
     embedding_dimension: Dimension,
-    collection_id: CollectionId | None = None,
     description: Description | None = None,
     vector_store_name: StoreName | None = None,
     sync_mode: SyncMode = "one_time",
@@ -355,14 +354,13 @@ async def create_collection(
     is_public: bool = False,
     meta: JsonObject | None = None,
 ) -> Collection:
-    """Create a collection.
+    """Create a collection. Its id is made here, a UUIDv7: of a chosen one it would tell if it is taken.
 
     Args:
         owner_id: whose it is.
         name: 1 to 255 characters, blanks around them left out; unique among the owner's.
         embedding_model: what its chunks are embedded by.
         embedding_dimension: how many numbers that gives, 1 to 65,536.
-        collection_id: a UUIDv7 unless given.
         description: for people to read.
         vector_store_name: where its vectors are.
         sync_mode: ``continuous`` is due at once, and every ``sync_interval_minutes`` from then on.
@@ -373,7 +371,7 @@ async def create_collection(
     Raises:
         InvalidArgumentError: interval and mode do not go together.
         NotFoundError: there is no such user.
-        ConflictError: the owner has a collection of this name, or ``collection_id`` is taken.
+        ConflictError: the owner has a collection of this name.
     """
     if (sync_mode == "continuous") != (sync_interval_minutes is not None):
         raise InvalidArgumentError(
@@ -382,7 +380,7 @@ async def create_collection(
     collection = await insert_collection(
         db,
         owner_id=owner_id,
-        collection_id=collection_id or uuid7(),
+        collection_id=uuid7(),
         name=name,
         description=description,
         vector_store_name=vector_store_name,

@@ -23,7 +23,6 @@ from catbird_db import (
     Pool,
     claim_due_syncs,
     complete_sync,
-    create_collection,
     delete_collection,
     get_collection,
     grant_collection_permission,
@@ -74,6 +73,14 @@ async def test_of_many_who_create_one_name_one_does(pools: list[Pool]) -> None:
         return_exceptions=True,
     )
     assert Counter(type(one) for one in made) == {Collection: 1, ConflictError: 23}
+
+
+async def test_nobody_chooses_an_id_so_nobody_learns_which_are_taken(catbird_pool: Pool) -> None:
+    taken = await collection(catbird_pool)
+    assert taken.id.version == 7
+    for id in (taken.id, UUID(int=1)):
+        with pytest.raises(TypeError, match="collection_id"):
+            await collection(catbird_pool, collection_id=id)
 
 
 async def test_no_owner_no_collection(catbird_pool: Pool) -> None:
@@ -308,16 +315,3 @@ async def test_documents_that_are_written_meanwhile_hide_no_sync(pools: list[Poo
         due: list[DueSync] = await claim_due_syncs(pools[1])
         assert [each.collection_id for each in due] == [one.id]
     await document(pools[0], one)
-
-
-async def test_an_id_that_is_taken_is_a_conflict(catbird_pool: Pool) -> None:
-    one = await collection(catbird_pool)
-    with pytest.raises(ConflictError, match="collection id"):
-        await create_collection(
-            catbird_pool,
-            owner_id=one.owner_id,
-            name="another",
-            embedding_model="m",
-            embedding_dimension=3,
-            collection_id=one.id,
-        )
