@@ -14,6 +14,7 @@ from catbird_db import Pool, get_partition_health, replace_chunks
 from catbird_db.check.database import connect, describe, read_catalog
 from catbird_db.check.fill import sample
 from catbird_db.check.plan import explained, nodes, prepared
+from catbird_db.corpus import chunks
 from catbird_db.query import Bound, bound
 
 TOUCHING = [
@@ -137,7 +138,10 @@ async def fill(pool: Pool, sizes: list[int]) -> list[Any]:
     return [one.id for one in made]
 
 
-async def test_health_names_a_collection_that_outweighs_all_others(catbird_pool: Pool) -> None:
+async def test_health_names_a_collection_that_outweighs_all_others(
+    catbird_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "MANY_CHUNKS", 4000)
     ids = await fill(catbird_pool, [5000, 1500, 1500, 1500])
     health = await get_partition_health(catbird_pool)
     assert len(health.partitions) == 16
@@ -151,6 +155,12 @@ async def test_health_names_a_collection_that_outweighs_all_others(catbird_pool:
     assert "more chunks than all others together" in message
     assert first.partition in message
     assert health.total_bytes == sum(one.total_bytes for one in health.partitions) > 0
+
+
+async def test_health_does_not_mind_a_few_chunks_in_one_collection(catbird_pool: Pool) -> None:
+    await fill(catbird_pool, [5000])
+    assert (await get_partition_health(catbird_pool)).messages == []
+    assert chunks.MANY_CHUNKS == 100_000
 
 
 async def test_health_has_nothing_to_say_where_all_is_well(catbird_pool: Pool) -> None:
