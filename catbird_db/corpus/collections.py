@@ -60,6 +60,7 @@ __all__ = [
     "list_public_collections",
     "pause_sync",
     "rename_collection",
+    "renew_sync",
     "resume_sync",
     "revoke_collection_permission",
     "set_collection_status",
@@ -74,6 +75,8 @@ COLLECTION_TRANSITIONS: Final[Mapping[CollectionStatus, frozenset[CollectionStat
     "error": frozenset({"pending", "processing"}),
 }
 """Which statuses a status may become."""
+
+SYNC_LEASE: Final = timedelta(minutes=5)
 
 
 class Collection(Row, frozen=True):
@@ -317,6 +320,24 @@ async def list_audit_log(
 async def take_due_syncs(
     db: Executor, /, *, token: LeaseToken, limit: Limit, lease: Lease
 ) -> list[DueSync]: ...
+
+
+@query
+async def renew_sync(
+    db: Executor,
+    /,
+    *,
+    collection_id: CollectionId,
+    sync_token: LeaseToken,
+    lease: Lease = SYNC_LEASE,
+) -> bool:
+    """A worker's heartbeat: ``lease`` from now nobody else gets the sync.
+
+    Returns:
+        False where nothing was changed: the lease has ended, or the collection is gone or is no longer
+        synced. Stop.
+    """
+    ...
 
 
 @query
@@ -588,12 +609,12 @@ async def revoke_collection_permission(
 
 @validated
 async def claim_due_syncs(
-    db: Executor, /, *, limit: Limit = 10, lease: Lease = timedelta(minutes=5)
+    db: Executor, /, *, limit: Limit = 10, lease: Lease = SYNC_LEASE
 ) -> list[DueSync]:
     """Claim collections whose sync is due; nobody else gets them until the lease ends.
 
-    A worker creates the operations that the sync consists of, then calls `complete_sync`. What it
-    does not complete in time is due again.
+    A worker creates the operations that the sync consists of, then calls `complete_sync`. What takes
+    longer than the lease is renewed by `renew_sync`, or it is due again.
 
     Args:
         limit: how many at most, longest due first.

@@ -309,6 +309,14 @@ SELECT claimed.id AS collection_id, claimed.owner_id, claimed.name, claimed.vect
   FROM claimed
  ORDER BY claimed.id;
 
+-- name: renew_sync :rows
+-- A worker is still at a sync. No row: another worker has it, or the lease has ended.
+-- tenant: collection_id
+-- index: collections_pkey
+UPDATE collections AS c
+   SET next_sync_at = greatest(c.next_sync_at, statement_timestamp() + :lease::interval)
+ WHERE c.id = :collection_id AND c.sync_token = :sync_token AND c.next_sync_at > statement_timestamp();
+
 -- name: complete_sync :rows
 -- A sync is done; the next one is an interval away. No row: another worker has it, or the lease has ended.
 -- tenant: collection_id

@@ -104,6 +104,7 @@ BESIDE = {
     "list_collections": "shows a user's own",
     "list_public_collections": "shows what is everybody's",
     "claim_due_syncs": "for workers",
+    "renew_sync": "for the worker with the token",
     "complete_sync": "for the worker with the token",
     "claim_operation": "for workers",
     "renew_operation_lease": "for the worker with the token",

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from datetime import timedelta
 from itertools import product
 from typing import Any, get_args
 from uuid import UUID
@@ -32,6 +33,7 @@ from catbird_db import (
     list_public_collections,
     pause_sync,
     rename_collection,
+    renew_sync,
     resume_sync,
     set_collection_status,
     update_collection,
@@ -269,6 +271,28 @@ async def test_who_lost_the_lease_of_a_sync_changes_nothing(catbird_pool: Pool) 
     after = await get_collection(catbird_pool, **whose(one))
     assert (after.last_synced_at, before.last_synced_at) == (None, None)
     assert await complete_sync(catbird_pool, collection_id=one.id, sync_token=second.sync_token)
+
+
+async def test_a_sync_that_is_renewed_is_not_claimed_by_another(catbird_pool: Pool) -> None:
+    one = await collection(catbird_pool, **CONTINUOUS)
+    (first,) = await claim_due_syncs(catbird_pool, lease=timedelta(seconds=1))
+    mine = {"collection_id": one.id, "sync_token": first.sync_token}
+    assert await renew_sync(catbird_pool, **mine)
+    held = await get_collection(catbird_pool, **whose(one))
+    assert held.next_sync_at is not None
+    assert held.next_sync_at > first.lease_until + timedelta(minutes=4)
+    assert await renew_sync(catbird_pool, **mine, lease=timedelta(seconds=1))
+    assert (await get_collection(catbird_pool, **whose(one))).next_sync_at == held.next_sync_at
+    await asyncio.sleep(1.1)
+    assert await claim_due_syncs(catbird_pool) == []
+    await make_due(catbird_pool, one.id)
+    assert not await renew_sync(catbird_pool, **mine), "the lease has ended"
+    (second,) = await claim_due_syncs(catbird_pool)
+    assert not await renew_sync(catbird_pool, **mine), "another one has it"
+    theirs = {"collection_id": one.id, "sync_token": second.sync_token}
+    assert await renew_sync(catbird_pool, **theirs)
+    assert await complete_sync(catbird_pool, **theirs)
+    assert not await renew_sync(catbird_pool, **theirs), "it is done"
 
 
 async def test_a_paused_sync_is_not_due_and_a_resumed_one_is(catbird_pool: Pool) -> None:
