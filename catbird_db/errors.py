@@ -169,8 +169,8 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "collections_owner_id_name_key": (ConflictError, "the owner has a collection of this name"),
     "collections_owner_id_fkey": (NotFoundError, "no such user"),
     "collections_sync_check": (
-        ConstraintError,
-        "a continuous sync needs sync_interval_minutes, and a one-time sync has none",
+        InvalidArgumentError,
+        "sync_interval_minutes: a continuous sync needs it, and a one-time sync has none",
     ),
     "collection_permissions_user_id_fkey": (NotFoundError, "no such user"),
     "collection_permissions_collection_id_fkey": (NotFoundError, "no such collection"),

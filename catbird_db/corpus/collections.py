@@ -451,14 +451,17 @@ async def update_collection(
     is_public: bool | Unset = UNSET,
     meta: JsonObject | Unset = UNSET,
 ) -> Collection:
-    """Change what is given of a collection, for its owner and ADMINs; None clears.
+    """Change what is given of a collection, for its owner and ADMINs.
+
+    None clears the description and the vector store's name; nothing else can be none. An interval goes
+    with ``sync_mode="one_time"``, and ``meta={}`` leaves nothing in it.
 
     A sync that becomes continuous is due at once, and one that becomes one-time never again. Of an
     interval that becomes shorter, the next sync is one such interval away at most.
 
     Raises:
         NotFoundError: there is no such collection, or this user does not administer it.
-        ConstraintError: it would be synced continuously without an interval, or once with one.
+        InvalidArgumentError: it would be synced continuously without an interval, or once with one.
     """
     given = {
         "description": description,

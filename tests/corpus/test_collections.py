@@ -17,7 +17,6 @@ from catbird_db import (
     UNSET,
     Collection,
     ConflictError,
-    ConstraintError,
     DueSync,
     InvalidArgumentError,
     NotFoundError,
@@ -107,6 +106,9 @@ async def test_what_is_unset_stays_and_none_clears(catbird_pool: Pool) -> None:
         {"meta": {}},
         {"is_public": False, "description": UNSET},
     ]
+    for name in ("embedding_model", "sync_mode", "sync_interval_minutes", "is_public", "meta"):
+        with pytest.raises(InvalidArgumentError, match=name):
+            await update_collection(catbird_pool, **whose(one), **{name: None})
     now = one.model_dump(exclude={"updated_at"})
     for change in changes:
         changed = await update_collection(catbird_pool, **whose(one), **change)
@@ -232,7 +234,7 @@ async def test_interval_and_mode_go_together(catbird_pool: Pool) -> None:
             await collection(catbird_pool, **wrong)
     once = await collection(catbird_pool)
     for wrong in ({"sync_mode": "continuous"}, {"sync_interval_minutes": 5}):
-        with pytest.raises(ConstraintError, match="sync_interval_minutes"):
+        with pytest.raises(InvalidArgumentError, match="sync_interval_minutes"):
             await update_collection(catbird_pool, **whose(once), **wrong)
     again = await update_collection(catbird_pool, **whose(once), **CONTINUOUS)
     assert again.next_sync_at is not None
