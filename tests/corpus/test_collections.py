@@ -24,6 +24,7 @@ from catbird_db import (
     claim_due_syncs,
     complete_sync,
     delete_collection,
+    delete_user,
     get_collection,
     grant_collection_permission,
     list_audit_log,
@@ -74,6 +75,23 @@ async def test_of_many_who_create_one_name_one_does(pools: list[Pool]) -> None:
         return_exceptions=True,
     )
     assert Counter(type(one) for one in made) == {Collection: 1, ConflictError: 23}
+
+
+async def test_the_log_keeps_that_a_collection_went_with_its_owner(catbird_pool: Pool) -> None:
+    gone = [await collection(catbird_pool)]
+    gone.append(await collection(catbird_pool, gone[0].owner_id))
+    kept = await collection(catbird_pool)
+    assert await delete_user(catbird_pool, user_id=gone[0].owner_id)
+    async with catbird_pool.connection() as connection:
+        logged = await connection.fetch(
+            "SELECT a.collection_id, a.user_id, a.details ->> 'name' AS name FROM audit_log AS a"
+            " WHERE a.action = 'delete_collection'"
+        )
+    assert {tuple(row.values()) for row in logged} == {
+        (one.id, one.owner_id, one.name) for one in gone
+    }
+    assert await get_collection(catbird_pool, **whose(kept)) == kept
+    assert not await delete_user(catbird_pool, user_id=gone[0].owner_id)
 
 
 async def test_nobody_chooses_an_id_so_nobody_learns_which_are_taken(catbird_pool: Pool) -> None:
