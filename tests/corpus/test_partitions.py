@@ -2,15 +2,29 @@
 
 import re
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from corpus.shelf import collection, document, pieces
 
-from catbird_db import Pool, get_partition_health, replace_chunks
+from catbird_db import (
+    ChunkEmbedding,
+    Connection,
+    Pool,
+    Settings,
+    count_chunks,
+    get_chunks_by_document,
+    get_partition_health,
+    list_chunks,
+    open_pool,
+    replace_chunks,
+    search_chunks,
+    set_embeddings,
+    transaction,
+)
 from catbird_db.check.database import connect, describe, read_catalog
 from catbird_db.check.fill import sample
 from catbird_db.check.plan import explained, nodes, prepared
@@ -88,6 +102,51 @@ def test_a_generic_plan_leaves_one_partition_when_it_starts(
         assert len(partitions_of(plan)) == 1
         text = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {execute}".encode()))
         assert text.count("Subplans Removed: 15") == len(removed)
+
+
+CALLS: dict[str, Callable[[Connection, dict[str, Any], UUID], Awaitable[Any]]] = {
+    "get_chunks_by_document": lambda tx, on, id: get_chunks_by_document(tx, **on, document_id=id),
+    "list_chunks": lambda tx, on, _: list_chunks(tx, **on),
+    "count_chunks": lambda tx, on, _: count_chunks(tx, **on),
+    "search_chunks": lambda tx, on, _: search_chunks(tx, **on, text="cat"),
+    "replace_chunks": lambda tx, on, id: replace_chunks(
+        tx, **on, document_id=id, chunks=pieces("cat")
+    ),
+    "set_embeddings": lambda tx, on, id: set_embeddings(
+        tx,
+        **on,
+        embeddings=[ChunkEmbedding(document_id=id, chunk_index=0, version=1, embedding_id="v")],
+    ),
+}
+LOCKED = """
+SELECT count(*) AS relations, count(DISTINCT l.relation) FILTER (WHERE c.relname ~ '^chunks_\\d\\d$') AS partitions
+  FROM pg_locks AS l
+  JOIN pg_class AS c ON c.oid = l.relation
+ WHERE l.pid = pg_backend_pid() AND c.relname !~ '^pg_'
+"""
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_kept_plan_of_the_pool_locks_all_partitions_and_no_more_than_there_are_fast_slots(
+    name: str, catbird_database_url: str
+) -> None:
+    """As docs/decisions.md has it: 64 of them on PostgreSQL 18, which the first call, that plans, exceeds."""
+    settings = Settings(database_url=catbird_database_url, db_pool_min_size=1, db_pool_max_size=1)
+    async with open_pool(settings) as pool:
+        one = await collection(pool)
+        made = await document(pool, one)
+        on = {"collection_id": one.id, "user_id": one.owner_id}
+        locked: list[tuple[int, int]] = []
+        for _ in range(3):
+            async with transaction(pool) as tx:
+                await CALLS[name](tx, on, made.id)
+                row = await tx.fetchrow(LOCKED)
+                assert row is not None
+                locked.append((row["relations"], row["partitions"]))
+    (planned, _), *kept = locked
+    assert planned > 64
+    assert {partitions for _, partitions in kept} == {16}
+    assert max(relations for relations, _ in kept) <= 42
 
 
 async def test_chunks_of_a_collection_are_in_one_partition_and_many_are_spread(
