@@ -446,6 +446,7 @@ async def _buffers(url: str, chunks: int) -> dict[str, int]:
             "content_hash": f"sha256(uuid_send('{document}'))",
             "lease_token": f"'{_id(0)}'",
             "lease": "'1 minute'",
+            "max_attempts": "5",
         }
         found: dict[str, int] = {}
         for name, given in STATEMENTS.items():

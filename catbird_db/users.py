@@ -143,7 +143,10 @@ async def deactivate_user(db: Executor, /, *, user_id: UserId) -> bool:
 
 @query
 async def delete_user(db: Executor, /, *, user_id: UserId) -> bool:
-    """Delete a user and all that is the user's; False where there is none."""
+    """Delete a user and all that is the user's; False where there is none.
+
+    The audit log stays, with an entry for each collection that goes.
+    """
     ...
 
 

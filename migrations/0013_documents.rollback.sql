@@ -1,3 +1,3 @@
+-- btree_gin stays: it may have been here before, and others may use it.
 DROP TABLE chunks;
 DROP TABLE documents;
-DROP EXTENSION btree_gin;

@@ -74,9 +74,15 @@ UPDATE users AS u
  WHERE u.id = :user_id AND u.is_active;
 
 -- name: delete_user :rows
--- Delete a user with all that hangs on it (ON DELETE CASCADE).
+-- Delete a user with all that hangs on it (ON DELETE CASCADE). Of each collection that goes, the log says so.
 -- tenant: user_id
--- index: users_pkey
+-- index: users_pkey, collections_owner_id_idx, collections_owner_id_name_key
+WITH logged AS (
+    INSERT INTO audit_log (collection_id, owner_id, user_id, action, details)
+    SELECT c.id, c.owner_id, c.owner_id, 'delete_collection', jsonb_build_object('name', c.name, 'with', 'delete_user')
+      FROM collections AS c
+     WHERE c.owner_id = :user_id
+)
 DELETE FROM users AS u WHERE u.id = :user_id;
 
 -- name: find_credentials :maybe

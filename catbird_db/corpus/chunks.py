@@ -59,6 +59,7 @@ __all__ = [
 
 MOST_CHUNKS: Final = 100_000
 LARGEST: Final = 10
+MANY_CHUNKS: Final = 100_000
 
 Offset = Annotated[int, Field(ge=0, le=INT8_MAX)]
 TokenCount = Annotated[int, Field(ge=0, le=INT8_MAX)]
@@ -437,7 +438,8 @@ async def get_partition_health(db: Executor, /) -> PartitionHealth:
     """How the chunks are spread over their partitions; for operators. Reads the catalog, and no chunk.
 
     Rows and shares are what ANALYZE, which autovacuum runs, saw last. ``messages`` says so where a
-    partition was never analyzed, and where one collection has more chunks than all others together.
+    partition was never analyzed, and where one collection has more chunks than all others together, and
+    100,000 of them or more.
     """
     measured = await measure_partitions(db)
     total = sum(one.row_count for one in measured)
@@ -480,7 +482,7 @@ def _worries(measured: list[_Measured], largest: list[CollectionShare]) -> Itera
             f"{len(unknown)} of {len(measured)} partitions were never analyzed ({unknown[0]}, ...), "
             "so their rows are not known here; run ANALYZE chunks"
         )
-    if largest and largest[0].share > 0.5:
+    if largest and largest[0].share > 0.5 and largest[0].row_count >= MANY_CHUNKS:
         one = largest[0]
         yield (
             f"collection {one.collection_id} has more chunks than all others together: about "

@@ -60,6 +60,7 @@ __all__ = [
     "list_public_collections",
     "pause_sync",
     "rename_collection",
+    "renew_sync",
     "resume_sync",
     "revoke_collection_permission",
     "set_collection_status",
@@ -74,6 +75,8 @@ COLLECTION_TRANSITIONS: Final[Mapping[CollectionStatus, frozenset[CollectionStat
     "error": frozenset({"pending", "processing"}),
 }
 """Which statuses a status may become."""
+
+SYNC_LEASE: Final = timedelta(minutes=5)
 
 
 class Collection(Row, frozen=True):
@@ -320,6 +323,24 @@ async def take_due_syncs(
 
 
 @query
+async def renew_sync(
+    db: Executor,
+    /,
+    *,
+    collection_id: CollectionId,
+    sync_token: LeaseToken,
+    lease: Lease = SYNC_LEASE,
+) -> bool:
+    """A worker's heartbeat: ``lease`` from now nobody else gets the sync.
+
+    Returns:
+        False where nothing was changed: the lease has ended, or the collection is gone or is no longer
+        synced. Stop.
+    """
+    ...
+
+
+@query
 async def complete_sync(
     db: Executor, /, *, collection_id: CollectionId, sync_token: LeaseToken
 ) -> bool:
@@ -347,7 +368,6 @@ async def create_collection(
     name: CollectionName,
     embedding_model: ModelName,
     embedding_dimension: Dimension,
-    collection_id: CollectionId | None = None,
     description: Description | None = None,
     vector_store_name: StoreName | None = None,
     sync_mode: SyncMode = "one_time",
@@ -355,14 +375,13 @@ async def create_collection(
     is_public: bool = False,
     meta: JsonObject | None = None,
 ) -> Collection:
-    """Create a collection.
+    """Create a collection. Its id is made here, a UUIDv7: of a chosen one it would tell if it is taken.
 
     Args:
         owner_id: whose it is.
         name: 1 to 255 characters, blanks around them left out; unique among the owner's.
         embedding_model: what its chunks are embedded by.
         embedding_dimension: how many numbers that gives, 1 to 65,536.
-        collection_id: a UUIDv7 unless given.
         description: for people to read.
         vector_store_name: where its vectors are.
         sync_mode: ``continuous`` is due at once, and every ``sync_interval_minutes`` from then on.
@@ -373,7 +392,7 @@ async def create_collection(
     Raises:
         InvalidArgumentError: interval and mode do not go together.
         NotFoundError: there is no such user.
-        ConflictError: the owner has a collection of this name, or ``collection_id`` is taken.
+        ConflictError: the owner has a collection of this name.
     """
     if (sync_mode == "continuous") != (sync_interval_minutes is not None):
         raise InvalidArgumentError(
@@ -382,7 +401,7 @@ async def create_collection(
     collection = await insert_collection(
         db,
         owner_id=owner_id,
-        collection_id=collection_id or uuid7(),
+        collection_id=uuid7(),
         name=name,
         description=description,
         vector_store_name=vector_store_name,
@@ -432,14 +451,17 @@ async def update_collection(
     is_public: bool | Unset = UNSET,
     meta: JsonObject | Unset = UNSET,
 ) -> Collection:
-    """Change what is given of a collection, for its owner and ADMINs; None clears.
+    """Change what is given of a collection, for its owner and ADMINs.
+
+    None clears the description and the vector store's name; nothing else can be none. An interval goes
+    with ``sync_mode="one_time"``, and ``meta={}`` leaves nothing in it.
 
     A sync that becomes continuous is due at once, and one that becomes one-time never again. Of an
     interval that becomes shorter, the next sync is one such interval away at most.
 
     Raises:
         NotFoundError: there is no such collection, or this user does not administer it.
-        ConstraintError: it would be synced continuously without an interval, or once with one.
+        InvalidArgumentError: it would be synced continuously without an interval, or once with one.
     """
     given = {
         "description": description,
@@ -590,12 +612,12 @@ async def revoke_collection_permission(
 
 @validated
 async def claim_due_syncs(
-    db: Executor, /, *, limit: Limit = 10, lease: Lease = timedelta(minutes=5)
+    db: Executor, /, *, limit: Limit = 10, lease: Lease = SYNC_LEASE
 ) -> list[DueSync]:
     """Claim collections whose sync is due; nobody else gets them until the lease ends.
 
-    A worker creates the operations that the sync consists of, then calls `complete_sync`. What it
-    does not complete in time is due again.
+    A worker creates the operations that the sync consists of, then calls `complete_sync`. What takes
+    longer than the lease is renewed by `renew_sync`, or it is due again.
 
     Args:
         limit: how many at most, longest due first.

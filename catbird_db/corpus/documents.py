@@ -4,7 +4,7 @@ What a sync meets again is *seen*; what it no longer meets becomes *stale*. A fi
 new document: its content is another one, and the old document becomes stale.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
@@ -17,6 +17,8 @@ from ..pagination import Page
 from ..pool import Executor
 from ..query import query
 from ..signature import validated
+from ..storage import ObjectStore, StoredObject, open_object
+from ..storage.objects import Offset
 from ..types import (
     BatchLimit,
     CollectionId,
@@ -54,6 +56,7 @@ __all__ = [
     "find_document_by_path",
     "find_document_by_uri",
     "get_document",
+    "get_original",
     "list_documents",
     "mark_unseen_stale",
     "retry_failed_documents",
@@ -72,8 +75,8 @@ DOCUMENT_TRANSITIONS: Final[Mapping[DocumentStatus, frozenset[DocumentStatus]]] 
 class Document(Row, frozen=True):
     """A document.
 
-    ``content_hash`` is the SHA-256 of its content; ``object_hash`` finds the original, where it is
-    kept. ``last_seen_at`` is when a sync met it last, ``stale_at`` since when none does.
+    ``content_hash`` is the SHA-256 of its content; `get_original` gives its bytes, where
+    ``has_original``. ``last_seen_at`` is when a sync met it last, ``stale_at`` since when none does.
     """
 
     collection_id: UUID
@@ -90,7 +93,7 @@ class Document(Row, frozen=True):
     retry_count: int
     chunk_count: int
     chunks_version: int
-    object_hash: str | None
+    has_original: bool
     last_seen_at: datetime
     stale_at: datetime | None
     created_at: datetime
@@ -133,7 +136,7 @@ class NewDocument(Input, frozen=True):
     mime_type: MimeType | None = None
     source_path: FilePath | None = None
     uri: Uri | None = None
-    object_hash: ObjectHash | None = None
+    stored: StoredObject | None = None
 
 
 @query
@@ -184,6 +187,12 @@ async def get_document(
         NotFoundError: there is none in this collection, or this user may not read it.
     """
     ...
+
+
+@query
+async def find_original(
+    db: Executor, /, *, collection_id: CollectionId, document_id: DocumentId, user_id: UserId
+) -> str | None: ...
 
 
 @query(refused=collection_not_found)
@@ -324,7 +333,7 @@ async def create_document(
     mime_type: MimeType | None = None,
     source_path: FilePath | None = None,
     uri: Uri | None = None,
-    object_hash: ObjectHash | None = None,
+    stored: StoredObject | None = None,
 ) -> CreatedDocument:
     """Add a document, or see again the one that has this content.
 
@@ -338,11 +347,11 @@ async def create_document(
         mime_type: such as ``application/pdf``.
         source_path: the root of the source that it was found under.
         uri: where it came from.
-        object_hash: of its original, as `put_object` gave it.
+        stored: its original, as `put_object` returned it; with OBJECT_DEDUPE=tenant for this user.
 
     Returns:
         The document. ``is_new`` is False where its content was there already: then nothing is
-        changed but ``last_seen_at``, and it is not stale.
+        changed but ``last_seen_at``, it is not stale, and ``stored`` is its original if it had none.
 
     Raises:
         NotFoundError: there is no such collection, or this user may not write to it; or no such object.
@@ -359,7 +368,7 @@ async def create_document(
         content_hash=content_hash,
         source_path=source_path,
         uri=uri,
-        object_hash=object_hash,
+        object_hash=stored.hash if stored else None,
     )
     if document is None:
         raise await collection_not_found(db)
@@ -386,7 +395,7 @@ async def create_documents(
     """
     first = {one.content_hash: one for one in reversed(documents)}
     distinct = list(first.values())
-    stored = await insert_documents(
+    inserted = await insert_documents(
         db,
         collection_id=collection_id,
         user_id=user_id,
@@ -398,11 +407,11 @@ async def create_documents(
         content_hashes=[one.content_hash for one in distinct],
         source_paths=[one.source_path for one in distinct],
         uris=[one.uri for one in distinct],
-        object_hashes=[one.object_hash for one in distinct],
+        object_hashes=[one.stored.hash if one.stored else None for one in distinct],
     )
-    if not stored:
+    if not inserted:
         raise await collection_not_found(db)
-    found = {one.content_hash: one for one in stored}
+    found = {one.content_hash: one for one in inserted}
     return [
         found[one.content_hash]
         if one is first[one.content_hash]
@@ -558,6 +567,41 @@ async def mark_unseen_stale(
     if marked is None:
         raise await collection_not_found(db)
     return marked.changed
+
+
+@validated
+async def get_original(
+    db: Executor,
+    store: ObjectStore,
+    /,
+    *,
+    collection_id: CollectionId,
+    document_id: DocumentId,
+    user_id: UserId,
+    start: Offset = 0,
+    length: Offset | None = None,
+) -> AsyncIterator[bytes]:
+    """The bytes of a document's original in chunks, or a range of them, for whoever may read it.
+
+    Args:
+        db: a pool, or a connection.
+        store: where the bytes are.
+        collection_id: of which collection.
+        document_id: of which document.
+        user_id: who asks.
+        start: as for `open_object`, and so is ``length``.
+
+    Raises:
+        NotFoundError: there is no such document, it has no original, or this user may not read it.
+        IntegrityError, StorageError: as for `open_object`.
+    """
+    hash = await find_original(
+        db, collection_id=collection_id, document_id=document_id, user_id=user_id
+    )
+    if hash is None:
+        raise document_not_found()
+    async for chunk in open_object(db, store, hash=hash, start=start, length=length):
+        yield chunk
 
 
 @validated

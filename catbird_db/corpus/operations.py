@@ -62,6 +62,7 @@ OPERATION_TRANSITIONS: Final[Mapping[OperationStatus, frozenset[OperationStatus]
 is pending, or was left by its worker, processing."""
 
 LEASE: Final = timedelta(minutes=1)
+ATTEMPTS: Final = 5
 
 
 class Operation(Row, frozen=True):
@@ -86,6 +87,11 @@ class ClaimedOperation(Operation, frozen=True):
 
     lease_token: UUID
     lease_until: datetime
+
+
+class _Taken(Operation, frozen=True):
+    lease_token: UUID | None
+    lease_until: datetime | None
 
 
 class _Cancelled(Row, frozen=True):
@@ -145,8 +151,8 @@ async def page_operations_by_status(
 
 @query
 async def take_operation(
-    db: Executor, /, *, lease_token: LeaseToken, lease: Lease
-) -> ClaimedOperation | None: ...
+    db: Executor, /, *, lease_token: LeaseToken, lease: Lease, max_attempts: int
+) -> _Taken | None: ...
 
 
 @query
@@ -295,7 +301,9 @@ async def list_operations(
 async def claim_operation(db: Executor, /, *, lease: Lease = LEASE) -> ClaimedOperation | None:
     """Claim the operation that has waited longest, of any collection; no two workers get the same.
 
-    An operation whose worker's lease has ended is claimed as well: ``attempts`` tells how often.
+    An operation whose worker's lease has ended is claimed as well: ``attempts`` tells how often. After
+    5 attempts without an answer it is failed, with an ``error_message`` that says so: it may be what
+    its workers died of.
 
     Args:
         lease: how long the worker may be silent, 1 s to a day: `report_operation_progress` and
@@ -304,7 +312,13 @@ async def claim_operation(db: Executor, /, *, lease: Lease = LEASE) -> ClaimedOp
     Returns:
         The operation, or None where there is nothing to do.
     """
-    return await take_operation(db, lease_token=uuid7(), lease=lease)
+    token = uuid7()
+    while True:
+        taken = await take_operation(db, lease_token=token, lease=lease, max_attempts=ATTEMPTS)
+        if taken is None:
+            return None
+        if taken.status == "processing":
+            return ClaimedOperation(**taken.model_dump())
 
 
 @validated

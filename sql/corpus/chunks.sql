@@ -86,7 +86,7 @@ SELECT ch.collection_id, ch.document_id, ch.chunk_index, ch.version, ch.content,
 -- gets none. No row: the collection is not there, or not the user's to write.
 -- tenant: collection_id
 -- actor: user_id
--- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, chunks_pkey
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_pkey, chunks_pkey
 WITH writable AS MATERIALIZED (
     SELECT c.id
       FROM collections AS c
@@ -94,13 +94,23 @@ WITH writable AS MATERIALIZED (
        AND (c.owner_id = :user_id
             OR EXISTS (SELECT FROM collection_permissions AS p
                         WHERE p.collection_id = c.id AND p.user_id = :user_id AND p.permission IN ('WRITE', 'ADMIN')))
+       FOR KEY SHARE OF c
+),
+-- Whoever replaces or deletes their chunks has the documents first, too, and meets the chunks in any order.
+held AS MATERIALIZED (
+    SELECT document.id
+      FROM writable
+     CROSS JOIN (SELECT DISTINCT named.id FROM unnest(:document_ids::uuid[]) AS named (id) ORDER BY named.id) AS given
+     CROSS JOIN LATERAL (
+           SELECT d.id FROM documents AS d WHERE d.collection_id = :collection_id AND d.id = given.id LIMIT 1 FOR SHARE) AS document
+     WHERE writable.id = :collection_id
 ),
 locked AS MATERIALIZED (
     SELECT ch.document_id, ch.chunk_index, given.embedding_id
-      FROM writable
-     CROSS JOIN unnest(:document_ids::uuid[], :chunk_indexes::bigint[], :versions::bigint[], :embedding_ids::text[])
-           AS given (document_id, chunk_index, version, embedding_id)
-      JOIN chunks AS ch ON ch.collection_id = writable.id AND ch.document_id = given.document_id AND ch.chunk_index = given.chunk_index
+      FROM held
+      JOIN unnest(:document_ids::uuid[], :chunk_indexes::bigint[], :versions::bigint[], :embedding_ids::text[])
+           AS given (document_id, chunk_index, version, embedding_id) ON given.document_id = held.id
+      JOIN chunks AS ch ON ch.document_id = given.document_id AND ch.chunk_index = given.chunk_index
      WHERE ch.collection_id = :collection_id AND ch.version = given.version
      ORDER BY ch.document_id, ch.chunk_index -- batches that overlap wait, and do not deadlock
        FOR NO KEY UPDATE OF ch

@@ -265,16 +265,19 @@ SELECT page.collection_id, page.user_id, page.permission, page.granted_at
 
 -- name: list_audit_log :page
 -- What was done to a collection, newest first: for its owner, also once it is gone, and for ADMINs.
+-- An ADMIN is of the collection that is there now: what another owner had under this id is not for him.
 -- tenant: collection_id
 -- actor: user_id
 -- key: id
--- index: audit_log_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
+-- index: audit_log_pkey, collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx
 SELECT a.collection_id, a.id, a.user_id, a.action, a.details, a.created_at
   FROM audit_log AS a
  WHERE a.collection_id = :collection_id
    AND (a.owner_id = :user_id
-        OR EXISTS (SELECT FROM collection_permissions AS p
-                    WHERE p.collection_id = a.collection_id AND p.user_id = :user_id AND p.permission = 'ADMIN'))
+        OR EXISTS (SELECT FROM collections AS c
+                     JOIN collection_permissions AS p ON p.collection_id = c.id
+                    WHERE c.id = a.collection_id AND c.owner_id = a.owner_id
+                      AND p.collection_id = a.collection_id AND p.user_id = :user_id AND p.permission = 'ADMIN'))
    AND a.id < coalesce(:cursor_id::bigint, 9223372036854775807)
  ORDER BY a.id DESC
  LIMIT :limit;
@@ -305,6 +308,14 @@ SELECT claimed.id AS collection_id, claimed.owner_id, claimed.name, claimed.vect
        claimed.sync_interval_minutes, claimed.last_synced_at, claimed.meta, claimed.sync_token, claimed.next_sync_at AS lease_until
   FROM claimed
  ORDER BY claimed.id;
+
+-- name: renew_sync :rows
+-- A worker is still at a sync. No row: another worker has it, or the lease has ended.
+-- tenant: collection_id
+-- index: collections_pkey
+UPDATE collections AS c
+   SET next_sync_at = greatest(c.next_sync_at, statement_timestamp() + :lease::interval)
+ WHERE c.id = :collection_id AND c.sync_token = :sync_token AND c.next_sync_at > statement_timestamp();
 
 -- name: complete_sync :rows
 -- A sync is done; the next one is an interval away. No row: another worker has it, or the lease has ended.

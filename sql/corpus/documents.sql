@@ -1,7 +1,8 @@
 -- Documents: once for each content in a collection. Who may read and write them stands in `collections`.
 
 -- name: insert_document :maybe
--- Add a document, or return the one that has this content already, which is thereby seen again.
+-- Add a document, or return the one that has this content already, which is thereby seen again, and has the
+-- original given if it had none.
 -- No row: the collection is not there, or not the user's to write.
 -- tenant: collection_id
 -- actor: user_id
@@ -14,9 +15,11 @@ SELECT c.id, :document_id, :file_name, :file_path, :file_size, :mime_type, :cont
    AND (c.owner_id = :user_id
         OR EXISTS (SELECT FROM collection_permissions AS p
                     WHERE p.collection_id = c.id AND p.user_id = :user_id AND p.permission IN ('WRITE', 'ADMIN')))
-    ON CONFLICT (collection_id, content_hash) DO UPDATE SET last_seen_at = statement_timestamp(), stale_at = NULL
+    ON CONFLICT (collection_id, content_hash) DO UPDATE
+   SET last_seen_at = statement_timestamp(), stale_at = NULL,
+       object_hash = coalesce(d.object_hash, excluded.object_hash), object_state = coalesce(d.object_state, excluded.object_state)
 RETURNING d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-          d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at,
+          d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at,
           d.id = :document_id AS is_new;
 
 -- name: insert_documents :many
@@ -37,13 +40,15 @@ WITH stored AS (
             OR EXISTS (SELECT FROM collection_permissions AS p
                         WHERE p.collection_id = c.id AND p.user_id = :user_id AND p.permission IN ('WRITE', 'ADMIN')))
      ORDER BY given.content_hash, given.id
-        ON CONFLICT (collection_id, content_hash) DO UPDATE SET last_seen_at = statement_timestamp(), stale_at = NULL
+        ON CONFLICT (collection_id, content_hash) DO UPDATE
+       SET last_seen_at = statement_timestamp(), stale_at = NULL,
+           object_hash = coalesce(d.object_hash, excluded.object_hash), object_state = coalesce(d.object_state, excluded.object_state)
  RETURNING d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-           d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at,
+           d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at,
            d.id = ANY(:document_ids) AS is_new
 )
 SELECT stored.collection_id, stored.id, stored.file_name, stored.file_path, stored.file_size, stored.mime_type, stored.content_hash, stored.source_path,
-       stored.uri, stored.status, stored.error, stored.retry_count, stored.chunk_count, stored.chunks_version, stored.object_hash, stored.last_seen_at,
+       stored.uri, stored.status, stored.error, stored.retry_count, stored.chunk_count, stored.chunks_version, stored.has_original, stored.last_seen_at,
        stored.stale_at, stored.created_at, stored.updated_at, stored.is_new
   FROM stored
  ORDER BY stored.content_hash;
@@ -54,10 +59,22 @@ SELECT stored.collection_id, stored.id, stored.file_name, stored.file_path, stor
 -- actor: user_id
 -- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_pkey
 SELECT d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-       d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
+       d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
   FROM collections AS c
   JOIN documents AS d ON d.collection_id = c.id
  WHERE c.id = :collection_id AND d.collection_id = :collection_id AND d.id = :document_id
+   AND (c.owner_id = :user_id OR c.is_public
+        OR EXISTS (SELECT FROM collection_permissions AS p WHERE p.collection_id = c.id AND p.user_id = :user_id));
+
+-- name: find_original :value
+-- Where the bytes of a document are. No row: it is not there, has no original, or is not the user's to read.
+-- tenant: collection_id
+-- actor: user_id
+-- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_pkey
+SELECT d.object_hash
+  FROM collections AS c
+  JOIN documents AS d ON d.collection_id = c.id
+ WHERE c.id = :collection_id AND d.collection_id = :collection_id AND d.id = :document_id AND d.object_hash IS NOT NULL
    AND (c.owner_id = :user_id OR c.is_public
         OR EXISTS (SELECT FROM collection_permissions AS p WHERE p.collection_id = c.id AND p.user_id = :user_id));
 
@@ -67,7 +84,7 @@ SELECT d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type
 -- actor: user_id
 -- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_collection_id_content_hash_key
 SELECT d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-       d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
+       d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
   FROM collections AS c
   LEFT JOIN documents AS d ON d.collection_id = c.id AND d.content_hash = :content_hash
  WHERE c.id = :collection_id
@@ -80,12 +97,12 @@ SELECT d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type
 -- actor: user_id
 -- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_collection_id_uri_idx
 SELECT newest.collection_id, newest.id, newest.file_name, newest.file_path, newest.file_size, newest.mime_type, newest.content_hash, newest.source_path,
-       newest.uri, newest.status, newest.error, newest.retry_count, newest.chunk_count, newest.chunks_version, newest.object_hash, newest.last_seen_at,
+       newest.uri, newest.status, newest.error, newest.retry_count, newest.chunk_count, newest.chunks_version, newest.has_original, newest.last_seen_at,
        newest.stale_at, newest.created_at, newest.updated_at
   FROM collections AS c
   LEFT JOIN LATERAL (
        SELECT d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-              d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
+              d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
          FROM documents AS d
         WHERE d.collection_id = c.id AND d.uri = :uri
         ORDER BY d.id DESC
@@ -100,12 +117,12 @@ SELECT newest.collection_id, newest.id, newest.file_name, newest.file_path, newe
 -- actor: user_id
 -- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_collection_id_file_path_idx
 SELECT newest.collection_id, newest.id, newest.file_name, newest.file_path, newest.file_size, newest.mime_type, newest.content_hash, newest.source_path,
-       newest.uri, newest.status, newest.error, newest.retry_count, newest.chunk_count, newest.chunks_version, newest.object_hash, newest.last_seen_at,
+       newest.uri, newest.status, newest.error, newest.retry_count, newest.chunk_count, newest.chunks_version, newest.has_original, newest.last_seen_at,
        newest.stale_at, newest.created_at, newest.updated_at
   FROM collections AS c
   LEFT JOIN LATERAL (
        SELECT d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-              d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
+              d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
          FROM documents AS d
         WHERE d.collection_id = c.id AND d.file_path = :file_path
         ORDER BY d.id DESC
@@ -121,12 +138,12 @@ SELECT newest.collection_id, newest.id, newest.file_name, newest.file_path, newe
 -- key: id
 -- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_pkey
 SELECT page.collection_id, page.id, page.file_name, page.file_path, page.file_size, page.mime_type, page.content_hash, page.source_path, page.uri,
-       page.status, page.error, page.retry_count, page.chunk_count, page.chunks_version, page.object_hash, page.last_seen_at, page.stale_at,
+       page.status, page.error, page.retry_count, page.chunk_count, page.chunks_version, page.has_original, page.last_seen_at, page.stale_at,
        page.created_at, page.updated_at
   FROM collections AS c
   LEFT JOIN LATERAL (
        SELECT d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-              d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
+              d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
          FROM documents AS d
         WHERE d.collection_id = c.id
           AND d.id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
@@ -144,12 +161,12 @@ SELECT page.collection_id, page.id, page.file_name, page.file_path, page.file_si
 -- key: id
 -- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_collection_id_status_idx
 SELECT page.collection_id, page.id, page.file_name, page.file_path, page.file_size, page.mime_type, page.content_hash, page.source_path, page.uri,
-       page.status, page.error, page.retry_count, page.chunk_count, page.chunks_version, page.object_hash, page.last_seen_at, page.stale_at,
+       page.status, page.error, page.retry_count, page.chunk_count, page.chunks_version, page.has_original, page.last_seen_at, page.stale_at,
        page.created_at, page.updated_at
   FROM collections AS c
   LEFT JOIN LATERAL (
        SELECT d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-              d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
+              d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
          FROM documents AS d
         WHERE d.collection_id = c.id AND d.status = :status
           AND d.id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
@@ -174,7 +191,7 @@ UPDATE documents AS d
         OR EXISTS (SELECT FROM collection_permissions AS p
                     WHERE p.collection_id = c.id AND p.user_id = :user_id AND p.permission IN ('WRITE', 'ADMIN')))
 RETURNING d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-          d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at;
+          d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at;
 
 -- name: find_writable_document :maybe
 -- A document that the user may write, as the reason of a refusal wants to know it.
@@ -182,7 +199,7 @@ RETURNING d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_t
 -- actor: user_id
 -- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_pkey
 SELECT d.collection_id, d.id, d.file_name, d.file_path, d.file_size, d.mime_type, d.content_hash, d.source_path, d.uri, d.status, d.error,
-       d.retry_count, d.chunk_count, d.chunks_version, d.object_hash, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
+       d.retry_count, d.chunk_count, d.chunks_version, d.object_hash IS NOT NULL AS has_original, d.last_seen_at, d.stale_at, d.created_at, d.updated_at
   FROM collections AS c
   JOIN documents AS d ON d.collection_id = c.id
  WHERE c.id = :collection_id AND d.collection_id = :collection_id AND d.id = :document_id

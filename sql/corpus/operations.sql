@@ -1,7 +1,8 @@
 -- Operations: users ask for them, workers claim them and hold them by a lease.
 --
 -- pending -> processing (claimed), cancelled
--- processing -> processing (claimed again, once the lease has ended), completed, failed, cancelled
+-- processing -> processing (claimed again, once the lease has ended), completed, failed (also by the claim
+-- that would be one too many), cancelled
 -- Whatever a worker writes carries the token of its lease, which is there while processing; one that lost
 -- it changes nothing. (The end of the lease is put in a coalesce lest a row is looked for by it.)
 
@@ -75,7 +76,7 @@ SELECT page.collection_id, page.id, page.user_id, page.type, page.status, page.p
 
 -- name: take_operation :maybe
 -- Claim the operation that has waited longest: it is pending, or its worker's lease has ended.
--- Through arrays, of which the planner expects few rows: it would else read the whole table.
+-- One that was claimed too often without an answer is failed instead.
 -- tenant: none (workers serve all collections)
 -- index: operations_claimable_idx, operations_pkey
 WITH candidate AS MATERIALIZED (
@@ -87,8 +88,14 @@ WITH candidate AS MATERIALIZED (
        FOR UPDATE SKIP LOCKED
 )
 UPDATE operations AS o
-   SET status = 'processing', lease_token = :lease_token, claimable_at = statement_timestamp() + :lease::interval,
-       started_at = statement_timestamp(), attempts = o.attempts + 1, progress = 0
+   SET status = CASE WHEN o.attempts < :max_attempts::bigint THEN 'processing' ELSE 'failed' END,
+       error_message = CASE WHEN o.attempts >= :max_attempts THEN 'its workers did not come back, ' || o.attempts || ' times' END,
+       lease_token = CASE WHEN o.attempts < :max_attempts THEN :lease_token::uuid END,
+       claimable_at = CASE WHEN o.attempts < :max_attempts THEN statement_timestamp() + :lease::interval END,
+       started_at = CASE WHEN o.attempts < :max_attempts THEN statement_timestamp() ELSE o.started_at END,
+       finished_at = CASE WHEN o.attempts >= :max_attempts THEN statement_timestamp() END,
+       attempts = least(o.attempts + 1, :max_attempts),
+       progress = CASE WHEN o.attempts < :max_attempts THEN 0 ELSE o.progress END
   FROM candidate
  WHERE o.collection_id = candidate.collection_id AND o.id = candidate.id
 RETURNING o.collection_id, o.id, o.user_id, o.type, o.status, o.progress, o.config, o.error_message, o.attempts, o.created_at, o.started_at, o.finished_at,

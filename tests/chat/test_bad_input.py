@@ -247,7 +247,6 @@ PARAMETERS: dict[str, tuple[Any, list[Any]]] = {
     **dict.fromkeys(["file_size", "token_count", "chunk_index"], (1, FROM_0)),
     **dict.fromkeys(["start_offset", "end_offset"], (1, FROM_0)),
     **dict.fromkeys(["version", "max_retries"], (1, number(1, INT8_MAX))),
-    "object_hash": (None, ["", SECRET, "0" * 63, "A" * 64, "0" * 64 + "\n", *NO_TEXT]),
     "documents": ([DOCUMENT], [[], *list_of(DOCUMENT, 1000, CHUNK, SECRET)]),
     "chunks": ([CHUNK], list_of(CHUNK, 100_000, DOCUMENT, SECRET)),
     "embeddings": ([EMBEDDING], list_of(EMBEDDING, 10_000, CHUNK, SECRET)),

@@ -104,6 +104,7 @@ BESIDE = {
     "list_collections": "shows a user's own",
     "list_public_collections": "shows what is everybody's",
     "claim_due_syncs": "for workers",
+    "renew_sync": "for the worker with the token",
     "complete_sync": "for the worker with the token",
     "claim_operation": "for workers",
     "renew_operation_lease": "for the worker with the token",
@@ -213,3 +214,28 @@ async def test_a_grantee_may_give_up_what_he_was_granted_and_no_more(catbird_poo
     with pytest.raises(NotFoundError):
         await catbird_db.revoke_collection_permission(catbird_pool, **given, grantee_id=other)
     assert await catbird_db.revoke_collection_permission(catbird_pool, **given, grantee_id=somebody)
+
+
+async def test_the_log_of_a_deleted_collection_is_not_for_admins_of_another_with_its_id(
+    catbird_pool: Pool,
+) -> None:
+    on = await shelf(catbird_pool)
+    thief, friend = await user(catbird_pool), await user(catbird_pool)
+    the = {"collection_id": on.collection_id}
+    await catbird_db.delete_collection(catbird_pool, **the, user_id=on.owner_id)
+    async with catbird_pool.connection() as connection:
+        await connection.execute(
+            "INSERT INTO collections (id, owner_id, name, embedding_model, embedding_dimension)"
+            " VALUES ($1, $2, 'mine', 'm', 3)",
+            on.collection_id,
+            thief,
+        )
+    await grant_collection_permission(
+        catbird_pool, **the, user_id=thief, grantee_id=friend, permission="ADMIN"
+    )
+    for somebody in (thief, friend):
+        seen = await catbird_db.list_audit_log(catbird_pool, **the, user_id=somebody)
+        assert [entry.action for entry in seen.items] == ["grant_collection_permission"]
+    owners = await catbird_db.list_audit_log(catbird_pool, **the, user_id=on.owner_id)
+    assert owners.items[0].action == "delete_collection"
+    assert owners.items[-1].action == "create_collection"

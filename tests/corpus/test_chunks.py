@@ -264,6 +264,26 @@ async def test_a_chunk_that_was_replaced_since_gets_no_embedding_of_the_old_text
     await asyncio.gather(replace(), *(embed(number) for number in range(6)))
 
 
+async def test_who_writes_embeddings_waits_for_the_document_and_not_for_its_chunks(
+    pools: list[Pool],
+) -> None:
+    one = await collection(pools[0])
+    made = await document(pools[0], one)
+    ids = {**whose(one), "document_id": made.id}
+    await replace_chunks(pools[0], **ids, chunks=set_of("a", 3))
+    given = [embedded(chunk, "v") for chunk in await get_chunks_by_document(pools[0], **ids)]
+    async with transaction(pools[0]) as tx:
+        await replace_chunks(tx, **ids, chunks=set_of("b", 3))
+        late = asyncio.create_task(set_embeddings(pools[1], **whose(one), embeddings=given))
+        assert not (await asyncio.wait([late], timeout=0.2))[0]
+        held = await tx.fetchval(
+            "SELECT count(*) FROM pg_locks AS l"
+            " WHERE l.relation = 'documents'::regclass AND l.locktype = 'tuple' AND l.granted"
+        )
+        assert held == 1, "the one that waits has queued for the document"
+    assert await late == 0
+
+
 # ---- search
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from datetime import timedelta
 from itertools import product
 from typing import Any, get_args
 from uuid import UUID
@@ -16,15 +17,14 @@ from catbird_db import (
     UNSET,
     Collection,
     ConflictError,
-    ConstraintError,
     DueSync,
     InvalidArgumentError,
     NotFoundError,
     Pool,
     claim_due_syncs,
     complete_sync,
-    create_collection,
     delete_collection,
+    delete_user,
     get_collection,
     grant_collection_permission,
     list_audit_log,
@@ -33,6 +33,7 @@ from catbird_db import (
     list_public_collections,
     pause_sync,
     rename_collection,
+    renew_sync,
     resume_sync,
     set_collection_status,
     update_collection,
@@ -76,6 +77,31 @@ async def test_of_many_who_create_one_name_one_does(pools: list[Pool]) -> None:
     assert Counter(type(one) for one in made) == {Collection: 1, ConflictError: 23}
 
 
+async def test_the_log_keeps_that_a_collection_went_with_its_owner(catbird_pool: Pool) -> None:
+    gone = [await collection(catbird_pool)]
+    gone.append(await collection(catbird_pool, gone[0].owner_id))
+    kept = await collection(catbird_pool)
+    assert await delete_user(catbird_pool, user_id=gone[0].owner_id)
+    async with catbird_pool.connection() as connection:
+        logged = await connection.fetch(
+            "SELECT a.collection_id, a.user_id, a.details ->> 'name' AS name FROM audit_log AS a"
+            " WHERE a.action = 'delete_collection'"
+        )
+    assert {tuple(row.values()) for row in logged} == {
+        (one.id, one.owner_id, one.name) for one in gone
+    }
+    assert await get_collection(catbird_pool, **whose(kept)) == kept
+    assert not await delete_user(catbird_pool, user_id=gone[0].owner_id)
+
+
+async def test_nobody_chooses_an_id_so_nobody_learns_which_are_taken(catbird_pool: Pool) -> None:
+    taken = await collection(catbird_pool)
+    assert taken.id.version == 7
+    for id in (taken.id, UUID(int=1)):
+        with pytest.raises(TypeError, match="collection_id"):
+            await collection(catbird_pool, collection_id=id)
+
+
 async def test_no_owner_no_collection(catbird_pool: Pool) -> None:
     with pytest.raises(NotFoundError, match="user"):
         await collection(catbird_pool, 735_301)
@@ -98,6 +124,9 @@ async def test_what_is_unset_stays_and_none_clears(catbird_pool: Pool) -> None:
         {"meta": {}},
         {"is_public": False, "description": UNSET},
     ]
+    for name in ("embedding_model", "sync_mode", "sync_interval_minutes", "is_public", "meta"):
+        with pytest.raises(InvalidArgumentError, match=name):
+            await update_collection(catbird_pool, **whose(one), **{name: None})
     now = one.model_dump(exclude={"updated_at"})
     for change in changes:
         changed = await update_collection(catbird_pool, **whose(one), **change)
@@ -223,7 +252,7 @@ async def test_interval_and_mode_go_together(catbird_pool: Pool) -> None:
             await collection(catbird_pool, **wrong)
     once = await collection(catbird_pool)
     for wrong in ({"sync_mode": "continuous"}, {"sync_interval_minutes": 5}):
-        with pytest.raises(ConstraintError, match="sync_interval_minutes"):
+        with pytest.raises(InvalidArgumentError, match="sync_interval_minutes"):
             await update_collection(catbird_pool, **whose(once), **wrong)
     again = await update_collection(catbird_pool, **whose(once), **CONTINUOUS)
     assert again.next_sync_at is not None
@@ -262,6 +291,28 @@ async def test_who_lost_the_lease_of_a_sync_changes_nothing(catbird_pool: Pool) 
     after = await get_collection(catbird_pool, **whose(one))
     assert (after.last_synced_at, before.last_synced_at) == (None, None)
     assert await complete_sync(catbird_pool, collection_id=one.id, sync_token=second.sync_token)
+
+
+async def test_a_sync_that_is_renewed_is_not_claimed_by_another(catbird_pool: Pool) -> None:
+    one = await collection(catbird_pool, **CONTINUOUS)
+    (first,) = await claim_due_syncs(catbird_pool, lease=timedelta(seconds=1))
+    mine = {"collection_id": one.id, "sync_token": first.sync_token}
+    assert await renew_sync(catbird_pool, **mine)
+    held = await get_collection(catbird_pool, **whose(one))
+    assert held.next_sync_at is not None
+    assert held.next_sync_at > first.lease_until + timedelta(minutes=4)
+    assert await renew_sync(catbird_pool, **mine, lease=timedelta(seconds=1))
+    assert (await get_collection(catbird_pool, **whose(one))).next_sync_at == held.next_sync_at
+    await asyncio.sleep(1.1)
+    assert await claim_due_syncs(catbird_pool) == []
+    await make_due(catbird_pool, one.id)
+    assert not await renew_sync(catbird_pool, **mine), "the lease has ended"
+    (second,) = await claim_due_syncs(catbird_pool)
+    assert not await renew_sync(catbird_pool, **mine), "another one has it"
+    theirs = {"collection_id": one.id, "sync_token": second.sync_token}
+    assert await renew_sync(catbird_pool, **theirs)
+    assert await complete_sync(catbird_pool, **theirs)
+    assert not await renew_sync(catbird_pool, **theirs), "it is done"
 
 
 async def test_a_paused_sync_is_not_due_and_a_resumed_one_is(catbird_pool: Pool) -> None:
@@ -308,16 +359,3 @@ async def test_documents_that_are_written_meanwhile_hide_no_sync(pools: list[Poo
         due: list[DueSync] = await claim_due_syncs(pools[1])
         assert [each.collection_id for each in due] == [one.id]
     await document(pools[0], one)
-
-
-async def test_an_id_that_is_taken_is_a_conflict(catbird_pool: Pool) -> None:
-    one = await collection(catbird_pool)
-    with pytest.raises(ConflictError, match="collection id"):
-        await create_collection(
-            catbird_pool,
-            owner_id=one.owner_id,
-            name="another",
-            embedding_model="m",
-            embedding_dimension=3,
-            collection_id=one.id,
-        )

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from uuid import UUID
 
 import pytest
-from corpus.shelf import collection, document, pieces, sha256, shelf
+from corpus.shelf import collection, document, pieces, sha256, shelf, user
 from scale import scaled
 
 from catbird_db import (
@@ -21,15 +21,17 @@ from catbird_db import (
     NotFoundError,
     ObjectStore,
     Pool,
+    StoredObject,
     collection_statistics,
     count_chunks,
-    create_document,
     create_documents,
     delete_document,
     find_document_by_hash,
     find_document_by_path,
     find_document_by_uri,
     get_document,
+    get_original,
+    grant_collection_permission,
     list_documents,
     mark_unseen_stale,
     object_reference_count,
@@ -37,6 +39,7 @@ from catbird_db import (
     replace_chunks,
     retry_failed_documents,
     set_document_status,
+    update_collection,
 )
 from catbird_db.types import DocumentStatus
 
@@ -110,7 +113,8 @@ async def test_a_batch_answers_in_its_order_and_repeats_are_not_new(catbird_pool
 
 async def test_a_batch_is_all_or_none(catbird_pool: Pool) -> None:
     one = await collection(catbird_pool)
-    gone = NewDocument(file_name="x", file_size=1, content_hash=sha256("x"), object_hash="0" * 64)
+    nowhere = StoredObject(hash="0" * 64, size=1)
+    gone = NewDocument(file_name="x", file_size=1, content_hash=sha256("x"), stored=nowhere)
     with pytest.raises(NotFoundError, match="object"):
         await create_documents(catbird_pool, **whose(one), documents=[new("a"), gone])
     assert await sql(catbird_pool, "SELECT count(*) FROM documents") == 0
@@ -295,15 +299,77 @@ async def test_an_original_is_kept_as_long_as_a_document_refers_to_it(
 ) -> None:
     one = await collection(catbird_pool)
     stored = await put_object(catbird_pool, catbird_store, body=b"the original")
-    made = await create_document(
-        catbird_pool,
-        **whose(one),
-        file_name="a",
-        file_size=stored.size,
-        content_hash=bytes.fromhex(stored.hash),
-        object_hash=stored.hash,
-    )
-    assert made.object_hash == stored.hash
+    made = await document(catbird_pool, one, "a", stored=stored)
+    assert made.has_original
     assert await object_reference_count(catbird_pool, hash=stored.hash) == 1
     await delete_document(catbird_pool, **whose(one), document_id=made.id)
     assert await object_reference_count(catbird_pool, hash=stored.hash) == 0
+
+
+async def test_an_original_can_be_given_later_and_is_not_replaced(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    one = await collection(catbird_pool)
+    first, second = [
+        await put_object(catbird_pool, catbird_store, body=body) for body in (b"first", b"second")
+    ]
+    for content in ("a", "b"):
+        assert not (await document(catbird_pool, one, content)).has_original
+    later = await document(catbird_pool, one, "a", stored=first)
+    (batch,) = await create_documents(
+        catbird_pool, **whose(one), documents=[new("b").model_copy(update={"stored": first})]
+    )
+    for content, made in (("a", later), ("b", batch)):
+        assert (made.is_new, made.has_original) == (False, True)
+        again = await document(catbird_pool, one, content, stored=second)
+        assert again.id == made.id
+        assert (await document(catbird_pool, one, content)).has_original
+    assert await object_reference_count(catbird_pool, hash=first.hash) == 2
+    assert await object_reference_count(catbird_pool, hash=second.hash) == 0
+
+
+async def original(pool: Pool, store: ObjectStore, **which: Any) -> bytes:
+    return b"".join([chunk async for chunk in get_original(pool, store, **which)])
+
+
+async def test_an_original_is_read_by_readers_and_by_nobody_else(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    one = await collection(catbird_pool)
+    stored = await put_object(catbird_pool, catbird_store, body=b"the original")
+    made = await document(catbird_pool, one, "a", stored=stored)
+    bare = await document(catbird_pool, one, "b")
+    this = {"collection_id": one.id, "document_id": made.id}
+    reader, stranger = await user(catbird_pool), await user(catbird_pool)
+    await grant_collection_permission(
+        catbird_pool, **whose(one), grantee_id=reader, permission="READ"
+    )
+    for somebody in (one.owner_id, reader):
+        assert (
+            await original(catbird_pool, catbird_store, **this, user_id=somebody) == b"the original"
+        )
+    with pytest.raises(NotFoundError):
+        await original(catbird_pool, catbird_store, **this, user_id=stranger)
+    with pytest.raises(NotFoundError):
+        await original(catbird_pool, catbird_store, **whose(one), document_id=bare.id)
+    await update_collection(catbird_pool, **whose(one), is_public=True)
+    assert await original(
+        catbird_pool, catbird_store, **this, user_id=stranger, start=4, length=8
+    ) == (b"original")
+
+
+async def test_no_document_tells_which_object_it_refers_to(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    one = await collection(catbird_pool, is_public=True)
+    stored = await put_object(catbird_pool, catbird_store, body=b"the original")
+    made = await document(catbird_pool, one, "a", stored=stored)
+    for shown in (
+        made,
+        await get_document(catbird_pool, **whose(one), document_id=made.id),
+        await find_document_by_hash(catbird_pool, **whose(one), content_hash=sha256("a")),
+        *(await list_documents(catbird_pool, **whose(one))).items,
+    ):
+        assert shown is not None
+        assert shown.has_original
+        assert stored.hash not in str(shown.model_dump())

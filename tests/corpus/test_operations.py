@@ -49,6 +49,15 @@ async def end_leases(pool: Pool, *operation_ids: UUID) -> None:
         )
 
 
+async def put_first(pool: Pool, operation_id: UUID) -> None:
+    """As if it had waited for a day, or been left by its worker a day ago."""
+    async with pool.connection() as connection:
+        await connection.execute(
+            "UPDATE operations SET claimable_at = statement_timestamp() - interval '1 day' WHERE id = $1",
+            operation_id,
+        )
+
+
 async def row(pool: Pool, operation: Operation) -> str:
     async with pool.connection() as connection:
         return await connection.fetchval(
@@ -115,6 +124,30 @@ async def test_a_status_becomes_what_the_table_allows_and_nothing_else(
         assert await row(catbird_pool, operation) == held
 
 
+async def test_an_operation_that_five_workers_died_of_is_failed_and_the_next_one_claimed(
+    catbird_pool: Pool,
+) -> None:
+    on = await collection(catbird_pool)
+    deadly, next_one = await ask(catbird_pool, on), await ask(catbird_pool, on)
+    for attempt in range(1, 6):
+        await put_first(catbird_pool, deadly.id)
+        claimed = await claim_operation(catbird_pool)
+        assert claimed is not None
+        assert (claimed.id, claimed.attempts) == (deadly.id, attempt)
+        assert await report_operation_progress(catbird_pool, **of(claimed), progress=70)
+    await put_first(catbird_pool, deadly.id)
+    claimed = await claim_operation(catbird_pool)
+    assert claimed is not None
+    assert claimed.id == next_one.id
+    whose = {"collection_id": on.id, "operation_id": deadly.id, "user_id": on.owner_id}
+    failed = await get_operation(catbird_pool, **whose)
+    assert (failed.status, failed.attempts, failed.progress) == ("failed", 5, 70)
+    assert failed.error_message == "its workers did not come back, 5 times"
+    assert failed.finished_at is not None
+    assert await claim_operation(catbird_pool) is None
+    assert not await cancel_operation(catbird_pool, **whose)
+
+
 async def test_many_workers_run_each_operation_once_and_never_two_one(pools: list[Pool]) -> None:
     pool = pools[0]
     some = [await collection(pool) for _ in range(5)]
@@ -162,7 +195,7 @@ async def test_where_leases_end_under_workers_each_operation_is_completed_once(
                 await asyncio.sleep(0.005)
                 continue
             newest[claimed.id] = claimed.lease_token
-            if random.random() < 0.5:
+            if claimed.attempts < 5 and random.random() < 0.5:
                 await end_leases(pool, claimed.id)
                 await asyncio.sleep(random.random() * 0.02)
             if await complete_operation(pools[number % 3], **of(claimed)):

@@ -2,18 +2,33 @@
 
 import re
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from corpus.shelf import collection, document, pieces
 
-from catbird_db import Pool, get_partition_health, replace_chunks
+from catbird_db import (
+    ChunkEmbedding,
+    Connection,
+    Pool,
+    Settings,
+    count_chunks,
+    get_chunks_by_document,
+    get_partition_health,
+    list_chunks,
+    open_pool,
+    replace_chunks,
+    search_chunks,
+    set_embeddings,
+    transaction,
+)
 from catbird_db.check.database import connect, describe, read_catalog
 from catbird_db.check.fill import sample
 from catbird_db.check.plan import explained, nodes, prepared
+from catbird_db.corpus import chunks
 from catbird_db.query import Bound, bound
 
 TOUCHING = [
@@ -89,6 +104,51 @@ def test_a_generic_plan_leaves_one_partition_when_it_starts(
         assert text.count("Subplans Removed: 15") == len(removed)
 
 
+CALLS: dict[str, Callable[[Connection, dict[str, Any], UUID], Awaitable[Any]]] = {
+    "get_chunks_by_document": lambda tx, on, id: get_chunks_by_document(tx, **on, document_id=id),
+    "list_chunks": lambda tx, on, _: list_chunks(tx, **on),
+    "count_chunks": lambda tx, on, _: count_chunks(tx, **on),
+    "search_chunks": lambda tx, on, _: search_chunks(tx, **on, text="cat"),
+    "replace_chunks": lambda tx, on, id: replace_chunks(
+        tx, **on, document_id=id, chunks=pieces("cat")
+    ),
+    "set_embeddings": lambda tx, on, id: set_embeddings(
+        tx,
+        **on,
+        embeddings=[ChunkEmbedding(document_id=id, chunk_index=0, version=1, embedding_id="v")],
+    ),
+}
+LOCKED = """
+SELECT count(*) AS relations, count(DISTINCT l.relation) FILTER (WHERE c.relname ~ '^chunks_\\d\\d$') AS partitions
+  FROM pg_locks AS l
+  JOIN pg_class AS c ON c.oid = l.relation
+ WHERE l.pid = pg_backend_pid() AND c.relname !~ '^pg_'
+"""
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_kept_plan_of_the_pool_locks_all_partitions_and_no_more_than_there_are_fast_slots(
+    name: str, catbird_database_url: str
+) -> None:
+    """As docs/decisions.md has it: 64 of them on PostgreSQL 18, which the first call, that plans, exceeds."""
+    settings = Settings(database_url=catbird_database_url, db_pool_min_size=1, db_pool_max_size=1)
+    async with open_pool(settings) as pool:
+        one = await collection(pool)
+        made = await document(pool, one)
+        on = {"collection_id": one.id, "user_id": one.owner_id}
+        locked: list[tuple[int, int]] = []
+        for _ in range(3):
+            async with transaction(pool) as tx:
+                await CALLS[name](tx, on, made.id)
+                row = await tx.fetchrow(LOCKED)
+                assert row is not None
+                locked.append((row["relations"], row["partitions"]))
+    (planned, _), *kept = locked
+    assert planned > 64
+    assert {partitions for _, partitions in kept} == {16}
+    assert max(relations for relations, _ in kept) <= 42
+
+
 async def test_chunks_of_a_collection_are_in_one_partition_and_many_are_spread(
     catbird_pool: Pool,
 ) -> None:
@@ -137,7 +197,10 @@ async def fill(pool: Pool, sizes: list[int]) -> list[Any]:
     return [one.id for one in made]
 
 
-async def test_health_names_a_collection_that_outweighs_all_others(catbird_pool: Pool) -> None:
+async def test_health_names_a_collection_that_outweighs_all_others(
+    catbird_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "MANY_CHUNKS", 4000)
     ids = await fill(catbird_pool, [5000, 1500, 1500, 1500])
     health = await get_partition_health(catbird_pool)
     assert len(health.partitions) == 16
@@ -151,6 +214,12 @@ async def test_health_names_a_collection_that_outweighs_all_others(catbird_pool:
     assert "more chunks than all others together" in message
     assert first.partition in message
     assert health.total_bytes == sum(one.total_bytes for one in health.partitions) > 0
+
+
+async def test_health_does_not_mind_a_few_chunks_in_one_collection(catbird_pool: Pool) -> None:
+    await fill(catbird_pool, [5000])
+    assert (await get_partition_health(catbird_pool)).messages == []
+    assert chunks.MANY_CHUNKS == 100_000
 
 
 async def test_health_has_nothing_to_say_where_all_is_well(catbird_pool: Pool) -> None:
