@@ -90,7 +90,7 @@ async def assert_nothing_is_lost_or_left(pool: Pool, store: ObjectStore) -> None
 async def test_nothing_referred_to_is_lost_and_nothing_is_left_over(
     catbird_pool: Pool, catbird_database_url: str, store_settings: Settings, store: ObjectStore
 ) -> None:
-    seconds = scaled(30 if store_settings.object_store == "folder" else 12, 600)
+    seconds = scaled(30, 600)
     settings = store_settings.model_copy(update={"object_lease": LEASE})
     until = time.monotonic() + seconds
     lasting = await attacker(catbird_database_url, settings, seconds)
