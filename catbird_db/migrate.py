@@ -46,6 +46,7 @@ __all__ = [
 _CONNECT_TIMEOUT = 10  # seconds
 _YOYO_LOCK_TIMEOUT = 10.0  # seconds, as yoyo's own
 _YOYO_LOCK_STALE_AFTER = 2.0  # seconds without a sign of the `yoyo` that wrote it
+_POLL = 0.1  # seconds
 _ADVISORY_LOCK = 4_849_320_175_511_873_121  # any number, but always this one
 
 
@@ -146,13 +147,13 @@ def apply(
     """
     directory = directory or migrations_dir()
     applied: list[str] = []
-    with _errors_translated(), _alone(database_url) as backend:
+    with _errors_translated(), _alone(database_url) as (backend, row):
         pending = list(backend.to_apply(_read(directory)))
         _look_ahead(backend, pending, allow_destructive, _ids(directory))
         for migration in pending:
             if on_step:
                 on_step(migration.id)
-            _run(backend, migration, "apply", may_destroy=migration.id in allow_destructive)
+            _run(backend, row, migration, "apply", may_destroy=migration.id in allow_destructive)
             applied.append(migration.id)
     return applied
 
@@ -202,7 +203,7 @@ def rollback(
         raise InvalidArgumentError("count: at least 1")
     directory = directory or migrations_dir()
     rolled_back: list[str] = []
-    with _errors_translated(), _alone(database_url) as backend:
+    with _errors_translated(), _alone(database_url) as (backend, row):
         latest_first = list(backend.to_rollback(_read(directory)))
         if target is None:
             chosen = latest_first[:count]
@@ -214,7 +215,7 @@ def rollback(
         for migration in chosen:
             if on_step:
                 on_step(migration.id)
-            _run(backend, migration, "rollback")
+            _run(backend, row, migration, "rollback")
             rolled_back.append(migration.id)
     return rolled_back
 
@@ -312,20 +313,15 @@ def _recorded(connection: "psycopg.Connection[Any]") -> list[str]:
 
 
 @contextmanager
-def _alone(database_url: str) -> Generator[_Backend]:
-    """A yoyo backend of which there is one at work on the database.
+def _alone(database_url: str) -> Generator[tuple[_Backend, "psycopg.Connection[Any]"]]:
+    """A yoyo backend of which there is one at work on the database, and the session that keeps plain yoyos out.
 
-    The lock is a transaction that stays open: it ends with its process, however that ends. Its two
-    parts keep out other processes of ours, and any plain ``yoyo``.
+    Each lock is a transaction that stays open: it ends with its process, however that ends. The advisory
+    lock keeps out other processes of ours; the row of `_lock_out_yoyo`, any plain ``yoyo``.
     """
     yoyo_tables = _yoyo("internalmigrations")
-    with closing(_connect(database_url)) as lock:
-        # The role's or database's time limits are for statements, not for waiting one's turn.
-        lock.execute(
-            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('lock_timeout',"
-            " 'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
-        )
-        lock.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+    with closing(_connect(database_url)) as turn, closing(_connect(database_url)) as row:
+        _take_turn(turn)
         parameters = connection_parameters(database_url)
         uri = _yoyo("connections").DatabaseURI(
             "", None, None, None, None, parameters.pop("dbname", None), parameters
@@ -336,29 +332,58 @@ def _alone(database_url: str) -> Generator[_Backend]:
         with closing(backend.connection):
             if backend.lock_table not in backend.list_tables():
                 backend.create_lock_table()
-            _lock_out_yoyo(lock, backend)
-            if yoyo_tables.needs_upgrading(backend):
-                yoyo_tables.upgrade(backend)
-            yield backend
+            _lock_out_yoyo(row, backend)
+            try:
+                if yoyo_tables.needs_upgrading(backend):
+                    yoyo_tables.upgrade(backend)
+                yield backend, row
+            finally:
+                _let_yoyo_in(row)
 
 
-def _lock_out_yoyo(lock: "psycopg.Connection[Any]", backend: _Backend) -> None:
+def _take_turn(turn: "psycopg.Connection[Any]") -> None:
+    """Wait for the advisory lock without a snapshot: CREATE INDEX CONCURRENTLY waits for all who have one."""
+    # Without parameters: the portal of a query with some would keep its snapshot.
+    attempt = f"SELECT pg_try_advisory_xact_lock({_ADVISORY_LOCK})"
+    while True:
+        _begin_without_limits(turn)
+        if turn.execute(attempt).fetchone() == (True,):  # type: ignore[arg-type]
+            return
+        turn.rollback()
+        time.sleep(_POLL)
+
+
+def _begin_without_limits(connection: "psycopg.Connection[Any]") -> None:
+    """The role's or database's time limits are for statements, not for whoever keeps a lock."""
+    from psycopg import IsolationLevel
+
+    connection.isolation_level = IsolationLevel.READ_COMMITTED  # others keep a snapshot
+    connection.execute(
+        "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('lock_timeout',"
+        " 'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
+    )
+
+
+def _lock_out_yoyo(row: "psycopg.Connection[Any]", backend: _Backend) -> None:
     """Insert the row that yoyo takes as a lock, uncommitted: a plain ``yoyo`` waits until we are gone.
 
-    A committed row is a plain ``yoyo`` at work, or one that was killed: remove it if nobody works.
+    A committed row with a pid below zero is of one of ours that was killed. Another is a plain ``yoyo``'s
+    at work, or one's that was killed: remove it if nobody works.
     """
     from psycopg.errors import UniqueViolation
 
     started = seen = time.monotonic()
+    backend.connection.execute("DELETE FROM yoyo_lock WHERE pid < 0")
+    _begin_without_limits(row)
     while True:
-        with suppress(UniqueViolation), lock.transaction():
-            lock.execute(
+        with suppress(UniqueViolation), row.transaction():
+            row.execute(
                 "INSERT INTO yoyo_lock (locked, ctime, pid) "
-                "VALUES (1, statement_timestamp() AT TIME ZONE 'UTC', pg_backend_pid())"
+                "VALUES (1, statement_timestamp() AT TIME ZONE 'UTC', -pg_backend_pid())"
             )
             return
         now = time.monotonic()
-        if _yoyo_is_at_work(lock, backend):
+        if _yoyo_is_at_work(backend):
             seen = now
         if now > seen + _YOYO_LOCK_STALE_AFTER:
             backend.break_lock()
@@ -366,29 +391,48 @@ def _lock_out_yoyo(lock: "psycopg.Connection[Any]", backend: _Backend) -> None:
             raise TransactionConflictError(
                 "a `yoyo` holds the migration lock: wait for it, or run `yoyo break-lock`"
             )
-        time.sleep(0.1)
+        time.sleep(_POLL)
 
 
-def _yoyo_is_at_work(lock: "psycopg.Connection[Any]", backend: _Backend) -> bool:
+def _let_yoyo_in(row: "psycopg.Connection[Any]") -> None:
+    """Remove the row where it was committed; what was not goes with its session."""
+    import psycopg
+    from psycopg.pq import TransactionStatus
+
+    with suppress(psycopg.Error):  # else the next of ours removes it
+        if row.info.transaction_status == TransactionStatus.IDLE:
+            row.execute("DELETE FROM yoyo_lock WHERE pid < 0")
+            row.commit()
+
+
+def _yoyo_is_at_work(backend: _Backend) -> bool:
     """Whether a session's last statement, as far as we may see it, may be a plain ``yoyo``'s.
 
     While a migration runs in another session, the one that holds yoyo's lock has last looked at
     yoyo's tables (whose names yoyo quotes, and a health check does not) or committed the one before.
     """
-    other_sessions = backend.connection.execute(  # not on `lock`: a transaction sees one snapshot
+    other_sessions = backend.connection.execute(
         "SELECT FROM pg_stat_activity WHERE datname = current_database()"
-        " AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), %s)"
+        " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         """ AND (query LIKE '%%"_yoyo%%' OR query LIKE '%%"yoyo%%' OR query = 'COMMIT'"""
-        " OR query = '<insufficient privilege>')",
-        [lock.info.backend_pid],
+        " OR query = '<insufficient privilege>')"
     )
     return other_sessions.rowcount > 0
 
 
 def _run(
-    backend: _Backend, migration: _Migration, direction: _Direction, *, may_destroy: bool = False
+    backend: _Backend,
+    row: "psycopg.Connection[Any]",
+    migration: _Migration,
+    direction: _Direction,
+    *,
+    may_destroy: bool = False,
 ) -> None:
-    """Run a migration and record it, in one transaction, in a session of its own."""
+    """Run a migration and record it, in one transaction, in a session of its own.
+
+    Outside a transaction, CREATE INDEX CONCURRENTLY would wait for a ``yoyo`` that waits for the row of
+    `_lock_out_yoyo`: the row is committed before, and a ``yoyo`` then tries for 10 s and gives up.
+    """
     import psycopg
 
     _ensure_a_user_name()
@@ -406,6 +450,7 @@ def _run(
                     migration.process_steps(session, direction)
                     _record(session, migration, direction)
             else:
+                row.commit()
                 migration.process_steps(session, direction)
                 with session.transaction():
                     _record(session, migration, direction)

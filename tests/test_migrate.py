@@ -63,6 +63,10 @@ def execute(url: str, sql: str) -> None:
         connection.execute(sql)  # type: ignore[arg-type]
 
 
+def database_of(url: str) -> str:
+    return url.split("/")[3].split("?")[0]
+
+
 def run_apply(url: str, folder: Path) -> subprocess.Popen[str]:
     script = (
         "import sys; from pathlib import Path; from catbird_db.migrate import apply;"
@@ -339,15 +343,15 @@ def test_waiting_for_ones_turn_is_not_cut_short_by_the_databases_time_limits(
     url: str, migrations: Migrations
 ) -> None:
     folder = migrations(m0001_a="CREATE TABLE a ()")
-    execute(url, f"ALTER DATABASE {url.split('/')[3].split('?')[0]} SET statement_timeout = 50")
+    execute(url, f"ALTER DATABASE {database_of(url)} SET statement_timeout = 50")
     applied: list[str] = []
     with migrate._alone(url):  # pyright: ignore[reportPrivateUsage]
         waiting = threading.Thread(
             target=lambda: applied.extend(migrate.apply(url, directory=folder))
         )
         waiting.start()
-        assert eventually(lambda: waits_for_a_lock(url, "pg_advisory_xact_lock"))
-        time.sleep(0.2)
+        time.sleep(1)
+        assert waiting.is_alive()
     waiting.join()
     assert applied == ["0001_a"]
 
@@ -362,6 +366,90 @@ def test_a_plain_yoyo_waits_while_this_module_migrates(url: str, migrations: Mig
 
     assert migrate.apply(url, directory=folder, on_step=start_yoyo) == ["0001_a"]
     assert [yoyo.wait() for yoyo in yoyos] == [0]
+
+
+INDEX = "-- transactional: false\nCREATE INDEX CONCURRENTLY a_id_idx ON a (id)"
+
+
+def test_an_index_is_made_concurrently_while_others_wait_for_their_turn(
+    url: str, migrations: Migrations
+) -> None:
+    """CREATE INDEX CONCURRENTLY waits for each snapshot: whoever waits must not hold one."""
+    folder = migrations(m0001_a="CREATE TABLE a (id int)", m0002_index=INDEX)
+    execute(
+        url, f"ALTER DATABASE {database_of(url)} SET default_transaction_isolation = 'serializable'"
+    )
+    others: list[subprocess.Popen[str]] = []
+
+    def let_another_wait(id: str) -> None:
+        if id == "0002_index":
+            others.append(run_apply(url, folder))
+            time.sleep(1)
+
+    done = run_in_thread(lambda: migrate.apply(url, directory=folder, on_step=let_another_wait))
+    done.join(timeout=20)
+    hangs = done.is_alive()
+    for other in others:
+        if hangs:
+            other.kill()
+        other.communicate()
+    done.join()
+    assert not hangs
+    assert [other.wait() for other in others] == [0]
+    assert migrate.status(url, directory=folder).applied == ["0001_a", "0002_index"]
+
+
+def test_an_index_is_made_concurrently_while_a_plain_yoyo_waits_for_its_turn(
+    url: str, migrations: Migrations
+) -> None:
+    folder = migrations(m0001_a="CREATE TABLE a (id int)", m0002_index=INDEX)
+    yoyos: list[subprocess.Popen[bytes]] = []
+
+    def let_a_yoyo_wait(id: str) -> None:
+        if id == "0002_index":
+            yoyos.append(run_yoyo(url, folder))
+            assert eventually(lambda: waits_for_a_lock(url, "yoyo_lock"))
+
+    done = run_in_thread(lambda: migrate.apply(url, directory=folder, on_step=let_a_yoyo_wait))
+    done.join(timeout=20)
+    hangs = done.is_alive()
+    for yoyo in yoyos:
+        if hangs:
+            yoyo.kill()
+        assert yoyo.wait() == 0 or hangs
+    done.join()
+    assert not hangs
+    assert not locks_of_yoyo(url)
+
+
+def test_the_committed_lock_of_one_of_ours_that_was_killed_is_removed_at_once(
+    url: str, migrations: Migrations
+) -> None:
+    slow = "-- transactional: false\nSELECT pg_sleep(60)"
+    folder = migrations(m0001_a="CREATE TABLE a ()", m0002_slow=slow)
+    killed = run_apply(url, folder)
+    assert eventually(lambda: bool(locks_of_yoyo(url)))
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert locks_of_yoyo(url)
+    (folder / "0002_slow.sql").write_text("SELECT 1")
+    started = time.monotonic()
+    assert migrate.apply(url, directory=folder) == ["0002_slow"]
+    assert time.monotonic() - started < 2
+    assert not locks_of_yoyo(url)
+
+
+def run_in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def locks_of_yoyo(url: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url) as connection:
+        if connection.execute("SELECT to_regclass('yoyo_lock')").fetchone() == (None,):
+            return []
+        return connection.execute("SELECT * FROM yoyo_lock").fetchall()
 
 
 def test_the_lock_of_a_plain_yoyo_that_was_killed_is_removed(
