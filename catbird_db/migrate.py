@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
 from itertools import dropwhile, takewhile
 from pathlib import Path
@@ -46,6 +47,7 @@ __all__ = [
 _CONNECT_TIMEOUT = 10  # seconds
 _YOYO_LOCK_TIMEOUT = 10.0  # seconds, as yoyo's own
 _YOYO_LOCK_STALE_AFTER = 2.0  # seconds without a sign of the `yoyo` that wrote it
+_CLOCKS_DIFFER_BY = timedelta(minutes=5)  # of two machines, at most
 _POLL = 0.1  # seconds
 _ADVISORY_LOCK = 4_849_320_175_511_873_121  # any number, but always this one
 
@@ -389,7 +391,7 @@ def _lock_out_yoyo(row: "psycopg.Connection[Any]", backend: _Backend) -> None:
             backend.break_lock()
         elif now > started + _YOYO_LOCK_TIMEOUT:
             raise TransactionConflictError(
-                "a `yoyo` holds the migration lock: wait for it, or run `yoyo break-lock`"
+                "a `yoyo` holds the migration lock: wait for it, or run `yoyo break-lock` if there is none"
             )
         time.sleep(_POLL)
 
@@ -406,16 +408,22 @@ def _let_yoyo_in(row: "psycopg.Connection[Any]") -> None:
 
 
 def _yoyo_is_at_work(backend: _Backend) -> bool:
-    """Whether a session's last statement, as far as we may see it, may be a plain ``yoyo``'s.
+    """Whether a session's last statement, as far as we may see it, may be that of the ``yoyo`` that has the lock.
 
     While a migration runs in another session, the one that holds yoyo's lock has last looked at
-    yoyo's tables (whose names yoyo quotes, and a health check does not) or committed the one before.
+    yoyo's tables (whose names yoyo quotes, and a health check does not) or committed the one before. It
+    is older than its row, whose time is by the clock of its machine. Of other roles' sessions we may see
+    no more than the role: one that could have written the row is taken for a ``yoyo``.
     """
     other_sessions = backend.connection.execute(
-        "SELECT FROM pg_stat_activity WHERE datname = current_database()"
-        " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        """ AND (query LIKE '%%"_yoyo%%' OR query LIKE '%%"yoyo%%' OR query = 'COMMIT'"""
-        " OR query = '<insufficient privilege>')"
+        "SELECT FROM pg_stat_activity AS a, yoyo_lock AS l"
+        " WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()"
+        " AND has_table_privilege(a.usesysid, 'yoyo_lock', 'INSERT')"
+        " AND (a.backend_type = 'client backend' OR a.backend_type IS NULL)"
+        " AND (a.backend_start IS NULL OR a.backend_start <= l.ctime AT TIME ZONE 'UTC' + %s)"
+        """ AND (a.query LIKE '%%"_yoyo%%' OR a.query LIKE '%%"yoyo%%' OR a.query = 'COMMIT'"""
+        " OR a.query = '<insufficient privilege>')",
+        [_CLOCKS_DIFFER_BY],
     )
     return other_sessions.rowcount > 0
 

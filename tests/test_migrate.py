@@ -8,7 +8,7 @@ import threading
 import time
 import tomllib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -482,6 +482,54 @@ def test_the_lock_of_a_plain_yoyo_at_work_is_respected(
             migrate.apply(url, directory=folder)
     assert migrate.apply(url, directory=folder) == []
     assert yoyo.wait() == 0
+
+
+@pytest.fixture
+def roles(url: str) -> Iterator[tuple[str, str]]:
+    """The database's URL as its owner, who is no superuser, and as a role that may do nothing there."""
+    name = database_of(url)
+    owner, stranger = f"owner_of_{name}", f"stranger_to_{name}"
+    execute(url, f"CREATE ROLE {owner} LOGIN; CREATE ROLE {stranger} LOGIN")
+    execute(url, f"ALTER DATABASE {name} OWNER TO {owner}; GRANT ALL ON SCHEMA public TO {owner}")
+    yield url.replace("postgres@", f"{owner}@"), url.replace("postgres@", f"{stranger}@")
+    execute(url, f"REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}, {stranger}")
+    execute(url, f"DROP ROLE {owner}, {stranger}")
+
+
+def test_the_lock_of_a_yoyo_of_another_role_is_respected(
+    url: str, roles: tuple[str, str], migrations: Migrations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_YOYO_LOCK_STALE_AFTER", 0.3)
+    owner, _ = roles
+    folder = migrations(m0001_a="CREATE TABLE a (id int)")
+    migrate.apply(owner, directory=folder)
+    migrations(m0002_b="-- transactional: false\nINSERT INTO a SELECT 1 FROM pg_sleep(2)")
+    yoyo = run_yoyo(url, folder)
+    assert eventually(lambda: bool(locks_of_yoyo(url)))
+    assert migrate.apply(owner, directory=folder) == []
+    assert yoyo.wait() == 0
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT * FROM a").fetchall() == [(1,)]
+
+
+def test_a_session_that_is_younger_than_the_lock_or_may_not_lock_is_no_yoyo(
+    url: str, roles: tuple[str, str], migrations: Migrations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_YOYO_LOCK_STALE_AFTER", 0.3)
+    monkeypatch.setattr(migrate, "_YOYO_LOCK_TIMEOUT", 1)
+    owner, stranger = roles
+    folder = migrations(m0001_a="CREATE TABLE a (id int)")
+    migrate.apply(owner, directory=folder)
+    migrations(m0002_b="CREATE TABLE b ()")
+    with psycopg.connect(owner) as own, psycopg.connect(stranger) as other:
+        for application in (own, other):
+            application.execute("SELECT 1")
+            application.commit()
+        execute(url, "INSERT INTO yoyo_lock VALUES (1, now() AT TIME ZONE 'UTC', 4711)")
+        with pytest.raises(TransactionConflictError, match="yoyo break-lock"):
+            migrate.apply(owner, directory=folder)
+        execute(url, "UPDATE yoyo_lock SET ctime = ctime - interval '1 hour'")
+        assert migrate.apply(owner, directory=folder) == ["0002_b"]
 
 
 # Plain yoyo.
