@@ -6,6 +6,7 @@ own id. In SQL that is a DO block (docs/operations.md has it), in Python it is `
 hold under plain ``yoyo apply``; `catbird_db.migrate.apply` asks them beforehand, too.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["SETTING", "destructive_step"]
 
 SETTING = "catbird.allow_destructive"
+GUARD = re.compile(rf"\bcurrent_setting\s*\(\s*'{re.escape(SETTING)}'", re.IGNORECASE)
 
 _RAISED = "P0001"  # by a RAISE EXCEPTION
 _LOCK_TIMEOUT = "5s"
@@ -156,7 +158,7 @@ def _guards(migration: Any) -> Iterator[Loss | str]:
 
 
 def _asks(statement: str) -> bool:
-    return f"current_setting('{SETTING}'" in statement
+    return GUARD.search(statement) is not None
 
 
 # Counting.
@@ -175,6 +177,9 @@ def _allowed(connection: "psycopg.Connection[Any]") -> str | None:
 
 def _count(connection: "psycopg.Connection[Any]", loss: Loss, mode: str) -> str | None:
     """What is there to lose, in words, under a lock of what is counted; None: nothing."""
+    limit_locks(connection)
+    # A policy that hides rows is an error, and not fewer rows.
+    connection.execute("SET LOCAL row_security = off")
     found: list[str] = []
     for name in loss.tables:
         table = _locked(connection, name, mode)
@@ -187,6 +192,14 @@ def _count(connection: "psycopg.Connection[Any]", loss: Loss, mode: str) -> str 
         if values := _value(connection, f"SELECT count({column}) FROM {table}"):
             found.append(f"{values:,} values of {table}.{column}")
     return " and ".join(found) or None
+
+
+def limit_locks(connection: "psycopg.Connection[Any]") -> None:
+    """Give up a lock that is not to be had, rather than queue all traffic; where nobody has set a limit."""
+    connection.execute(
+        "SELECT set_config('lock_timeout', %s, true) WHERE current_setting('lock_timeout') = '0'",
+        [_LOCK_TIMEOUT],
+    )
 
 
 def _locked(connection: "psycopg.Connection[Any]", name: str, mode: str) -> str:

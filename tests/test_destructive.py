@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -19,6 +20,7 @@ from catbird_db.errors import (
     DestructiveMigrationError,
     InvalidArgumentError,
     QueryError,
+    TransactionConflictError,
 )
 
 SQL, PYTHON = "0002_drop_notes", "0003_drop_tags"
@@ -31,6 +33,7 @@ def guarded(migration: str, table: str, then: str) -> str:
         DECLARE
             lost bigint;
         BEGIN
+            SET LOCAL row_security = off;
             LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;
             SELECT count(*) INTO lost FROM {table};
             IF lost > 0 AND current_setting('catbird.allow_destructive', true) IS DISTINCT FROM '{migration}' THEN
@@ -315,6 +318,61 @@ def test_a_lock_that_is_not_to_be_had_stops_the_batch(
         with pytest.raises(DestructiveMigrationError) as caught:
             migrate.apply(url, directory=folder)
     assert all("lock timeout" in lost for lost in caught.value.losses.values())
+    assert applied(url, folder) == ["0001_start"]
+
+
+@pytest.mark.parametrize("do", ["DROP TABLE tags", "backup"])
+def test_a_step_that_cannot_have_its_lock_gives_up_rather_than_queue_all_traffic(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, do: str
+) -> None:
+    step = python(PYTHON, "columns=['tags.old']", do)
+    if do == "backup":
+        step = BACKED_UP.replace('    connection.execute("DROP TABLE tags")\n', "").replace(
+            'destructive_step(contract, expand, migration="0003_drop_tags", tables=["tags"])',
+            "from yoyo import step; step(contract)",
+        )
+    (folder / f"{PYTHON}.py").write_text(step)
+    (folder / f"{SQL}.sql").unlink()
+    monkeypatch.setattr("catbird_db.destructive._LOCK_TIMEOUT", "100ms")
+    started = time.monotonic()
+    with psycopg.connect(url) as reader:
+        reader.execute("SELECT count(*) FROM tags")
+        with pytest.raises((DestructiveMigrationError, QueryError, TransactionConflictError)):
+            migrate.apply(url, directory=folder, allow_destructive=[PYTHON])
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("kind", [SQL, PYTHON])
+def test_rows_that_a_policy_hides_are_not_taken_for_none(url: str, folder: Path, kind: str) -> None:
+    role = "policed_" + url.split("/")[3].split("?")[0]
+    execute(
+        url,
+        f"CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}",
+    )
+    for table in ("notes", "tags", "_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock"):
+        execute(url, f"ALTER TABLE {table} OWNER TO {role}")
+    for table in ("notes", "tags"):
+        execute(url, f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        execute(url, f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    other = next(folder.glob(f"{PYTHON if kind == SQL else SQL}.*"))
+    other.unlink()
+    with pytest.raises(DestructiveMigrationError, match="row-level security") as caught:
+        migrate.apply(url.replace("postgres@", f"{role}@"), directory=folder)
+    assert list(caught.value.losses) == [kind]
+    with pytest.raises(QueryError, match="row-level security"):
+        migrate.apply(
+            url.replace("postgres@", f"{role}@"), directory=folder, allow_destructive=[kind]
+        )
+    execute(url, f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_guard_is_known_however_it_is_spaced(url: str, folder: Path) -> None:
+    (folder / f"{PYTHON}.py").unlink()
+    text = guarded(SQL, "notes", "DROP TABLE notes")
+    text = text.replace("current_setting('", "CURRENT_SETTING (\n  '")
+    (folder / f"{SQL}.sql").write_text(text)
+    with pytest.raises(DestructiveMigrationError, match="notes with its 1234 rows"):
+        migrate.apply(url, directory=folder)
     assert applied(url, folder) == ["0001_start"]
 
 
