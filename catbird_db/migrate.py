@@ -133,7 +133,8 @@ def apply(
 
     Each migration is one transaction (unless it says ``-- transactional: false``): one that fails,
     or is killed, leaves the database as it was before it. Waits while another process migrates.
-    Before the first of them runs, all that ask before they destroy (`catbird_db.destructive`) are asked.
+    Before the first of them runs, all that ask before they destroy (`catbird_db.destructive`) are asked; one
+    that plainly destroys (DROP TABLE, DROP COLUMN, TRUNCATE, DELETE of all rows) and does not ask is refused.
 
     Args:
         database_url: a role that may create tables.
@@ -167,16 +168,19 @@ def _look_ahead(
         raise InvalidArgumentError(f"allow_destructive: there is no migration {unknown[0]}")
     for migration in pending:
         destructive.refuse_guard_without_transaction(migration)
-    if not _recorded(backend.connection):
-        return  # nothing of ours is there yet; what the first ones make, each still asks for
-    losses = {
-        migration.id: lost
-        for migration in pending
-        if migration.id not in allowed
-        and (lost := destructive.find_losses(backend.connection, migration))
-    }
+    connection = backend.connection
+    unnamed = [migration for migration in pending if migration.id not in allowed]
+    losses: dict[str, str] = {}
+    if _has_tables(connection):
+        for migration in unnamed:
+            if lost := destructive.find_unasked(migration):
+                losses[migration.id] = lost
+    if _recorded(connection):  # else what the first ones make is not there yet; each still asks
+        for migration in unnamed:
+            if lost := destructive.find_losses(connection, migration):
+                losses[migration.id] = lost
     if losses:
-        raise destructive.refusal(losses)
+        raise destructive.refusal(dict(sorted(losses.items())))
 
 
 def rollback(
@@ -301,6 +305,17 @@ def connection_parameters(database_url: str) -> dict[str, Any]:
     if "@" in str(parameters.get("host", "")):
         raise DatabaseConnectionError("DATABASE_URL: write the password's @ as %40")
     return {"connect_timeout": _CONNECT_TIMEOUT, **parameters}
+
+
+def _has_tables(connection: "psycopg.Connection[Any]") -> bool:
+    """Whether there is anything but yoyo's own tables."""
+    found = connection.execute(
+        "SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname <> 'information_schema'"
+        r" AND n.nspname NOT LIKE 'pg\_%' AND c.relname NOT LIKE '\_yoyo\_%'"
+        " AND c.relname <> 'yoyo_lock' LIMIT 1"
+    )
+    return found.rowcount > 0
 
 
 def _recorded(connection: "psycopg.Connection[Any]") -> list[str]:

@@ -277,6 +277,82 @@ def waits_to_write(url: str, table: str) -> bool:
     return False
 
 
+# What does not ask.
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE notes",
+        "drop /* now */ table if exists notes",
+        "DROP SCHEMA s CASCADE",
+        "ALTER TABLE notes DROP COLUMN body",
+        "ALTER TABLE ONLY notes ALTER id DROP NOT NULL, DROP body",
+        "TRUNCATE notes",
+        "TRUNCATE TABLE notes",
+        "DELETE FROM notes",
+        "DELETE FROM notes USING (SELECT 1 WHERE true) AS t -- WHERE",
+        "WITH gone AS (DELETE FROM notes RETURNING id) SELECT FROM gone WHERE true",
+        "DO $$ BEGIN DROP TABLE notes; END $$",
+        "DO $$ BEGIN EXECUTE 'TRUNCATE notes'; END $$",
+        "DO 'BEGIN DELETE FROM notes; END'",
+    ],
+)
+@pytest.mark.parametrize("kind", ["sql", "py"])
+def test_what_plainly_destroys_and_does_not_ask_is_refused_unless_it_is_named(
+    url: str, folder: Path, statement: str, kind: str
+) -> None:
+    for other in (SQL + ".sql", PYTHON + ".py"):
+        (folder / other).unlink()
+    text = f"SELECT 1;\n{statement};" if kind == "sql" else f"step({statement!r}, 'SELECT 1')"
+    imports = "" if kind == "sql" else "from yoyo import step\n"
+    (folder / f"0005_plain.{kind}").write_text(imports + text)
+    with pytest.raises(DestructiveMigrationError, match="nobody counts") as caught:
+        migrate.apply(url, directory=folder)
+    assert list(caught.value.losses) == ["0005_plain"]
+    assert applied(url, folder) == ["0001_start"]
+
+
+def test_a_new_database_and_who_names_it_may_run_what_does_not_ask(
+    url: str, folder: Path, tmp_path: Path
+) -> None:
+    for other in (SQL + ".sql", PYTHON + ".py"):
+        (folder / other).unlink()
+    (folder / "0005_plain.sql").write_text("DROP TABLE notes;")
+    assert (
+        migrate.apply(url, directory=folder, allow_destructive=["0005_plain"])[-1] == "0005_plain"
+    )
+    execute(
+        url, "DROP TABLE tags, harmless, more, _yoyo_migration, _yoyo_log, _yoyo_version, yoyo_lock"
+    )
+    assert len(migrate.apply(url, directory=folder)) == 4
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE tags ALTER id DROP NOT NULL",
+        "ALTER TABLE tags DROP CONSTRAINT IF EXISTS c",
+        'ALTER TABLE tags ADD COLUMN "drop" int',
+        "DELETE FROM notes WHERE id = 1",
+        "DELETE FROM notes USING tags WHERE tags.id = notes.id",
+        "COMMENT ON TABLE notes IS 'DROP TABLE notes; TRUNCATE notes'",
+        "GRANT SELECT, TRUNCATE, DELETE ON notes TO PUBLIC",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $$ DELETE FROM notes $$",
+        "SELECT 1 -- DROP TABLE notes",
+        "CREATE TABLE r (id int REFERENCES k ON DELETE CASCADE)",
+    ],
+)
+def test_what_destroys_little_or_nothing_is_not_asked_about(
+    url: str, folder: Path, statement: str
+) -> None:
+    for other in (SQL + ".sql", PYTHON + ".py"):
+        (folder / other).unlink()
+    execute(url, "CREATE TABLE k (id int PRIMARY KEY)")
+    (folder / "0005_plain.sql").write_text(f"{statement};")
+    assert migrate.apply(url, directory=folder)[-1] == "0005_plain"
+
+
 # What goes wrong.
 
 

@@ -383,8 +383,10 @@ def test_an_index_is_made_concurrently_while_others_wait_for_their_turn(
 
     def let_another_wait(id: str) -> None:
         if id == "0002_index":
+            before = sessions(url)
             others.append(run_apply(url, folder))
-            time.sleep(1)
+            assert eventually(lambda: sessions(url) >= before + 2)
+            time.sleep(0.3)
 
     done = run_in_thread(lambda: migrate.apply(url, directory=folder, on_step=let_another_wait))
     done.join(timeout=20)
@@ -437,6 +439,14 @@ def test_the_committed_lock_of_one_of_ours_that_was_killed_is_removed_at_once(
     assert migrate.apply(url, directory=folder) == ["0002_slow"]
     assert time.monotonic() - started < 2
     assert not locks_of_yoyo(url)
+
+
+def sessions(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+        )
+        return found.rowcount
 
 
 def run_in_thread(work: Callable[[], object]) -> threading.Thread:
