@@ -615,6 +615,11 @@ CREATE VIEW v AS SELECT 1 AS one
 CREATE SCHEMA apart
 CREATE EXTENSION pg_trgm
 CREATE STATISTICS s ON id, name FROM t
+ALTER STATISTICS kept SET STATISTICS 17
+ALTER TABLE refers DISABLE TRIGGER ALL
+CREATE PUBLICATION p FOR TABLE t
+ALTER PUBLICATION kept_p SET TABLE refers (one)
+ALTER PUBLICATION kept_p SET TABLE refers WHERE (one > 1)
 CREATE TRIGGER stop BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()
 CREATE POLICY p ON t USING (id > 1)
 CREATE RULE r AS ON DELETE TO t DO INSTEAD NOTHING
@@ -635,6 +640,9 @@ def test_a_snapshot_shows_each_difference_of_two_schemas(url: str) -> None:
             CREATE INDEX t_name_idx ON t (name);
             CREATE TABLE parted (id int) PARTITION BY HASH (id);
             CREATE TABLE part_1 PARTITION OF parted FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+            CREATE STATISTICS kept ON id, name FROM t;
+            CREATE TABLE refers (one int PRIMARY KEY, other int REFERENCES refers);
+            CREATE PUBLICATION kept_p FOR TABLE refers;
             CREATE SEQUENCE numbers;
             CREATE TYPE mood AS ENUM ('glad');
             CREATE DOMAIN positive AS int CHECK (VALUE > 0);
