@@ -93,7 +93,8 @@ def up(
 ) -> None:
     """Start the user's own PostgreSQL, migrated, and stay until Ctrl-C.
 
-    Programs with DATABASE_TYPE=embedded share it, and start it where it is not running.
+    Programs with DATABASE_TYPE=embedded share it, and start it where it is not running. With
+    DATABASE_TYPE=memory it is as with --memory.
     """
     import signal
 
@@ -104,6 +105,7 @@ def up(
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    memory = memory or Settings().database_type == "memory"
     try:
         with spinner("starting PostgreSQL"):
             server = start_server(None if memory else user_data_dir())
@@ -141,15 +143,18 @@ def migrate(
     from .migrate import apply
 
     steps = _Steps("applied", silent=as_json)
-    with database(database_url) as url:
-        try:
-            with steps.shown():
-                applied = apply(url, allow_destructive=allow_destructive or (), on_step=steps.begin)
-        except DestructiveMigrationError as error:
-            if as_json:
-                typer.echo(json.dumps({"applied": steps.done, "would_lose": error.losses}))
-            err.print(f"[bold red]error:[/] {escape(str(error))}")
-            raise typer.Exit(WOULD_LOSE_DATA) from None
+    try:
+        with database(database_url) as url, steps.shown():
+            applied = apply(url, allow_destructive=allow_destructive or (), on_step=steps.begin)
+    except DatabaseError as error:
+        losses = error.losses if isinstance(error, DestructiveMigrationError) else {}
+        if as_json:
+            told = {"applied": steps.done, "would_lose": losses, "error": str(error)}
+            typer.echo(json.dumps(told))
+        if not losses:
+            raise
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
+        raise typer.Exit(WOULD_LOSE_DATA) from None
     if as_json:
         typer.echo(json.dumps({"applied": applied, "would_lose": {}}))
     elif not applied:
@@ -166,7 +171,8 @@ def rollback(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Roll back the latest migrations, with the data that they hold."""
+    """Roll back the latest migrations, with the data that they hold: it says how many rows, and asks."""
+    from .migrate import find_rollback_losses
     from .migrate import rollback as roll_back
     from .migrate import status as migration_status
 
@@ -175,8 +181,10 @@ def rollback(
             applied = migration_status(url).applied
             doomed = applied[-count:] if to is None else applied[_place(to, applied) :]
             if doomed:
+                lost = find_rollback_losses(url, doomed)
+                told = f"This loses {', '.join(lost)}. " if lost else ""
                 typer.confirm(
-                    f"Roll back {', '.join(reversed(doomed))}, with all data?", abort=True
+                    f"{told}Roll back {', '.join(reversed(doomed))}, with all data?", abort=True
                 )
         rolled_back = roll_back(url, count=count, target=to)
     for migration in rolled_back:

@@ -148,6 +148,23 @@ def find_unasked(migration: Any) -> str | None:
     return None
 
 
+def dropped_tables(sql: str) -> list[str]:
+    """The names in its DROP TABLE statements."""
+    names = (
+        found[1].split(",") for part in _code(sql).split(";") if (found := _DROPPED.search(part))
+    )
+    return [one.strip() for some in names for one in some]
+
+
+def count_rows(connection: "psycopg.Connection[Any]", name: str) -> str | None:
+    """How many rows a table has, in words, up to a million; None where there is no such table."""
+    table = _value(connection, "SELECT to_regclass(%s)::text", name)
+    if table is None:
+        return None
+    rows = _value(connection, f"SELECT count(*) FROM (SELECT FROM {table} LIMIT 1000001) AS t")
+    return f"{rows:,} rows of {table}" if rows <= 1_000_000 else f"over a million rows of {table}"
+
+
 def steps_of(migration: Any) -> Iterator[Any]:
     """yoyo's steps, without what wraps and groups them."""
     migration.load()
@@ -187,6 +204,10 @@ _PLAINLY_DESTROYS = re.compile(
             (?! (?: constraint | not \s+ null | default | expression | identity ) \b )
           | truncate \s+ (?! (?: on | or ) \b ) [\w"] )""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_DROPPED = re.compile(
+    r"\bdrop\s+table\s+(?:if\s+exists\s+)?(.*?)(?:\s+(?:cascade|restrict))?\s*$",
+    re.IGNORECASE | re.DOTALL,
 )
 _DELETE = re.compile(r"\bdelete\s+from\b", re.IGNORECASE)
 _WHERE = re.compile(r"\bwhere\b", re.IGNORECASE)

@@ -38,6 +38,7 @@ __all__ = [
     "MigrationStatus",
     "apply",
     "connection_parameters",
+    "find_rollback_losses",
     "migrations_dir",
     "rollback",
     "shipped_migrations",
@@ -193,6 +194,8 @@ def rollback(
 ) -> list[str]:
     """Roll back the latest migrations, with the data they hold, and return their ids.
 
+    Nothing is asked: what the rollback files drop is lost. `find_rollback_losses` tells it beforehand.
+
     Args:
         database_url: a role that owns the tables.
         count: how many; more than there are is all of them.
@@ -226,6 +229,27 @@ def rollback(
     return rolled_back
 
 
+def find_rollback_losses(
+    database_url: str, migrations: Iterable[str], *, directory: Path | None = None
+) -> list[str]:
+    """The rows of the tables that these migrations' rollback files drop: ``12 rows of notes``.
+
+    Of what a migration in Python does, and of columns, it knows nothing.
+    """
+    directory = directory or migrations_dir()
+    files = [directory / f"{id}.rollback.sql" for id in migrations]
+    names = [
+        name
+        for file in files
+        if file.exists()
+        for name in destructive.dropped_tables(file.read_text("utf-8"))
+    ]
+    with _errors_translated(), closing(_connect(database_url)) as connection:
+        connection.read_only = True
+        told = [destructive.count_rows(connection, name) for name in names]
+    return [one for one in told if one is not None and not one.startswith("0 ")]
+
+
 def _refuse_what_cannot_be_undone(
     connection: "psycopg.Connection[Any]", chosen: list[_Migration], known: list[_Migration]
 ) -> None:
@@ -250,7 +274,18 @@ def _refuse_what_cannot_be_undone(
 
 def _ids(directory: Path) -> list[str]:
     names = {file.stem for file in directory.iterdir() if file.suffix in (".sql", ".py")}
-    return sorted(name for name in names if not name.endswith(".rollback"))
+    return sorted(name for name in names if not name.endswith(".rollback") and not _is_hook(name))
+
+
+def _is_hook(name: str) -> bool:
+    """Whether yoyo would run it after each apply, and record nothing."""
+    return name.startswith("post-apply")
+
+
+def _refuse_hooks(directory: Path) -> None:
+    """A hook would run unrecorded, and so outside of what is promised here."""
+    if hooks := sorted(file.name for file in directory.iterdir() if _is_hook(file.name)):
+        raise QueryError(f"{hooks[0]} is not run here: write a migration, or run it by hand")
 
 
 def _file(migration: _Migration, direction: _Direction) -> Path:
@@ -267,6 +302,7 @@ def _is_python(migration: _Migration) -> bool:
 def _read(directory: Path) -> Iterable[_Migration]:
     if not directory.is_dir():
         raise InvalidArgumentError(f"{directory} is not a folder of migrations")
+    _refuse_hooks(directory)
     return _yoyo("migrations").read_migrations(glob.escape(str(directory)))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .config import Settings
+from .errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -37,7 +38,7 @@ def database(database_url: str | None) -> Generator[str]:
     settings = Settings(database_url=database_url) if database_url else Settings()
     kind = "postgres" if database_url else settings.database_type
     if kind == "memory":
-        fail(
+        raise InvalidArgumentError(
             "a memory database ends with the program that opened it; DATABASE_TYPE=embedded is kept"
         )
     if kind == "embedded":
@@ -49,7 +50,9 @@ def database(database_url: str | None) -> Generator[str]:
             yield server.url
         return
     if not settings.database_url:
-        fail("which database? give --database-url, or set DATABASE_URL, or DATABASE_TYPE=embedded")
+        raise InvalidArgumentError(
+            "which database? give --database-url, or set DATABASE_URL, or DATABASE_TYPE=embedded"
+        )
     yield settings.require_database_url()
 
 

@@ -234,6 +234,16 @@ def test_a_folder_that_is_not_there_is_an_error_and_not_an_empty_list(url: str) 
         migrate.apply(url, directory=Path("/nowhere"))
 
 
+def test_a_hook_of_yoyo_is_no_migration_and_is_not_passed_over(
+    url: str, migrations: Migrations
+) -> None:
+    folder = migrations(m0001_a="CREATE TABLE a ()")
+    (folder / "post-apply.sql").write_text("DELETE FROM a;")
+    assert migrate.status(url, directory=folder).pending == ["0001_a"]
+    with pytest.raises(QueryError, match=r"post-apply\.sql is not run here"):
+        migrate.apply(url, directory=folder)
+
+
 # Failing.
 
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import DatabaseError, InvalidArgumentError
+from ..terminal import DatabaseUrl as AnyDatabaseUrl
+from ..terminal import database
 
 if TYPE_CHECKING:
     from .runner import Report
@@ -110,9 +112,7 @@ def docs(
 
 def explain(
     name: Annotated[str, typer.Argument(help="get_message, or chat.messages.get_message.")],
-    database_url: Annotated[
-        str, typer.Option("--database-url", envvar="DATABASE_URL", metavar="URL")
-    ],
+    database_url: AnyDatabaseUrl = None,
     arg: Annotated[
         list[str] | None, typer.Option("--arg", "-a", metavar="K=V", help="A parameter's value.")
     ] = None,
@@ -125,7 +125,7 @@ def explain(
         from .explain import find_statement
 
         statement = find_statement(name)
-        with connect(database_url) as connection:
+        with database(database_url) as url, connect(url) as connection:
             out.print(explained(connection, statement, given))
 
 
