@@ -16,7 +16,7 @@ from .check.command import register as register_check
 from .config import Settings
 from .errors import DatabaseError, DestructiveMigrationError, StorageError
 from .storage_commands import register as register_storage
-from .terminal import AsJson, DatabaseUrl, database, err, fail, on_pool, out, spinner
+from .terminal import AsJson, Bar, DatabaseUrl, bar, database, err, fail, on_pool, out, spinner
 
 if TYPE_CHECKING:
     pass
@@ -141,10 +141,12 @@ def migrate(
     Where one of them would lose data and is not named, none is applied: exit status 3.
     """
     from .migrate import apply
+    from .migrate import status as migration_status
 
     steps = _Steps("applied", silent=as_json)
     try:
         with database(database_url) as url, steps.shown():
+            steps.total = len(migration_status(url).pending)
             applied = apply(url, allow_destructive=allow_destructive or (), on_step=steps.begin)
     except DatabaseError as error:
         losses = error.losses if isinstance(error, DestructiveMigrationError) else {}
@@ -313,33 +315,32 @@ def _ignore(*_: object) -> None:
 
 
 class _Steps:
-    """Lines that say what is done and how long it took; a spinner for what is being done."""
+    """Lines that say what is done and how long it took; a bar for what is being done."""
 
     def __init__(self, done: str, *, silent: bool = False) -> None:
         self.done: list[str] = []
+        self.total = 0
         self._done = done
         self._silent = silent
         self._current: str | None = None
         self._since = 0.0
-        self._spinner = out.status("connecting")
+        self._tell: Bar | None = None
 
     @contextmanager
     def shown(self) -> Generator[None]:
-        if out.is_terminal and not self._silent:
-            self._spinner.start()
-        try:
-            yield
-            self._end(self._done)
-        except BaseException:
-            self._end("[red]failed[/]")
-            raise
-        finally:
-            self._spinner.stop()
+        with bar("connecting", console=out, silent=self._silent) as self._tell:
+            try:
+                yield
+                self._end(self._done)
+            except BaseException:
+                self._end("[red]failed[/]")
+                raise
 
     def begin(self, step: str) -> None:
         self._end(self._done)
         self._current, self._since = step, time.perf_counter()
-        self._spinner.update(f"applying {step}")
+        if self._tell:
+            self._tell(f"applying {step}", len(self.done), self.total)
 
     def _end(self, how: str) -> None:
         if self._current is not None:

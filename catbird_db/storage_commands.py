@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from .config import Settings
-from .terminal import AsJson, DatabaseUrl, database, on_pool, out, spinner
+from .terminal import AsJson, DatabaseUrl, bar, database, on_pool, out
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -37,11 +37,11 @@ def collect(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         while True:
             collected = await collect_garbage(pool, store, limit=_BATCH)
             objects, size = objects + collected.objects, size + collected.bytes
-            progress(f"{objects:,} objects collected")
+            progress("objects collected", objects)
             if collected.objects < _BATCH:
                 return
 
-    with database(database_url) as url, spinner("collecting") as progress:
+    with database(database_url) as url, bar("collecting") as progress:
         _on_store(Settings(database_url=url), run)
     if as_json:
         typer.echo(json.dumps({"objects": objects, "bytes": size}))
@@ -63,9 +63,15 @@ def reconcile(
     from . import storage
 
     async def run(pool: "Pool", store: "ObjectStore") -> storage.Reconciliation:
-        return await storage.reconcile(pool, store, mend=mend, limit=limit)
+        return await storage.reconcile(
+            pool,
+            store,
+            mend=mend,
+            limit=limit,
+            on_progress=lambda compared: progress("objects compared", compared),
+        )
 
-    with database(database_url) as url, spinner("comparing"):
+    with database(database_url) as url, bar("comparing") as progress:
         found = _on_store(Settings(database_url=url), run)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -76,6 +76,28 @@ def spinner(doing: str) -> Generator[Callable[[str], None]]:
         return
     with err.status(doing) as status:
         yield status.update
+
+
+class Bar(Protocol):
+    """Says what is being done, how much of it is, and of how much, where that is known."""
+
+    def __call__(self, doing: str, done: int = 0, total: int | None = None, /) -> None: ...
+
+
+@contextmanager
+def bar(doing: str, *, console: Console = err, silent: bool = False) -> Generator[Bar]:
+    """On a terminal, a bar; yields what moves it."""
+    if silent or not console.is_terminal:
+        yield lambda doing, done=0, total=None, /: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(doing, total=None)
+        yield lambda doing, done=0, total=None, /: shown.update(
+            task, description=escape(doing), completed=done, total=total
+        )
 
 
 def fail(message: str) -> NoReturn:

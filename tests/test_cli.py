@@ -14,6 +14,7 @@ from test_destructive import guarded
 from test_embedded import eventually, processes_of, short_folder
 
 from catbird_db.backup import backup_table
+from catbird_db.migrate import shipped_migrations
 
 NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/nothing"
 
@@ -184,6 +185,22 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install():
     done = run("demo", before="sys.modules['rfc9420'] = None")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: no module rfc9420: pip install 'catbird-db[demo]'\n"
+
+
+def test_long_work_shows_a_bar_on_a_terminal_and_nowhere_else(catbird_empty_database_url: str):
+    url = catbird_empty_database_url
+    number = len(shipped_migrations())
+    done = run("migrate", database_url=url, FORCE_COLOR="1")
+    assert f"/{number}" in done.stdout and "applying 00" in done.stdout
+    for command, shows in (("collect", "objects collected"), ("reconcile", "0/?")):
+        with short_folder() as objects:
+            where = {"OBJECT_STORE": "folder", "OBJECT_FOLDER": str(objects)}
+            told = run(command, database_url=url, FORCE_COLOR="1", **where)
+            assert (told.returncode, shows in told.stderr) == (0, True), told.stderr
+            assert run(command, database_url=url, **where).stderr == ""
+    checked = run("check", "--rule", "prepare", "--database-url", url, FORCE_COLOR="1")
+    assert checked.returncode == 0
+    assert any(part in checked.stderr for part in ("chat.", "corpus.", "vault."))
 
 
 def test_output_survives_a_terminal_without_unicode(catbird_database_url: str):

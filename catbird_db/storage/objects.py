@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Final, Literal
 from uuid import UUID
@@ -406,7 +406,13 @@ async def _collect(pool: Pool, store: ObjectStore, hashes: list[str]) -> list[Ob
 
 @validated
 async def reconcile(
-    pool: Pool, store: ObjectStore, /, *, mend: bool = False, limit: BatchLimit = 1000
+    pool: Pool,
+    store: ObjectStore,
+    /,
+    *,
+    mend: bool = False,
+    limit: BatchLimit = 1000,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Reconciliation:
     """Compare what the store holds with what the table says; may run at any time.
 
@@ -415,12 +421,13 @@ async def reconcile(
     Args:
         mend: delete the strays.
         limit: findings after which it stops.
+        on_progress: called with how many keys of the store and rows of the table are compared.
 
     Raises:
         StorageError: the store failed.
     """
     require_pool(pool)
-    strays, unknown, removed = list[str](), list[str](), 0
+    strays, unknown, removed, compared = list[str](), list[str](), 0, 0
     async for entries in _in_batches(store.list()):
         some_strays, some_unknown = await _sorted_out(pool, entries)
         unknown += some_unknown
@@ -428,6 +435,9 @@ async def reconcile(
         if mend:
             await asyncio.gather(*(store.delete(key) for key in some_strays))
             removed += len(some_strays)
+        compared += len(entries)
+        if on_progress:
+            on_progress(compared)
         if len(strays) + len(unknown) >= limit:
             break
     missing, damaged, after = list[str](), list[str](), ""
@@ -439,6 +449,9 @@ async def reconcile(
         for one, size in await _sized(store, page):
             if size != one.size and await _is_still_stored(pool, one):
                 (missing if size is None else damaged).append(one.hash)
+        compared += len(page)
+        if on_progress:
+            on_progress(compared)
     return Reconciliation(
         strays=strays, missing=missing, damaged=damaged, unknown=unknown, removed=removed
     )
