@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .catalog import SNAPSHOT_SQL
 from .definition import Definition, definition_of
+from .destructive import limit_locks
 from .errors import BackupError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ def _locked(connection: "psycopg.Connection[Any]", table: str) -> tuple[int, str
     ).fetchone()
     if found is None:
         raise BackupError(f"there is no table {table}")
+    limit_locks(connection)
     connection.execute(f"LOCK TABLE {found[1]} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
     return found
 

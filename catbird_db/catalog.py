@@ -103,7 +103,8 @@ object (classid, objid, objsubid, kind, name, definition) AS (
       FROM pg_catalog.pg_index AS x
       JOIN relation AS r ON r.oid = x.indrelid
      UNION ALL
-    SELECT 'pg_statistic_ext'::regclass, s.oid, 0, 'statistics', s.stxname::text, pg_get_statisticsobjdef(s.oid)
+    SELECT 'pg_statistic_ext'::regclass, s.oid, 0, 'statistics', s.stxname::text,
+           concat_ws(' ', pg_get_statisticsobjdef(s.oid), 'STATISTICS ' || nullif(s.stxstattarget, -1)::text)
       FROM pg_catalog.pg_statistic_ext AS s
       JOIN relation AS r ON r.oid = s.stxrelid
      UNION ALL
@@ -112,6 +113,22 @@ object (classid, objid, objsubid, kind, name, definition) AS (
       FROM pg_catalog.pg_trigger AS t
       JOIN relation AS r ON r.oid = t.tgrelid
      WHERE NOT t.tgisinternal
+     UNION ALL
+    SELECT 'pg_trigger'::regclass, t.oid, 0, 'trigger of a constraint',
+           concat_ws(' ', r.name || '.' || quote_ident(c.conname), t.tgfoid::regproc), t.tgenabled::text
+      FROM pg_catalog.pg_trigger AS t
+      JOIN relation AS r ON r.oid = t.tgrelid
+      JOIN pg_catalog.pg_constraint AS c ON c.oid = t.tgconstraint
+     WHERE t.tgisinternal AND t.tgenabled <> 'O'
+     UNION ALL
+    SELECT 'pg_publication_rel'::regclass, m.oid, 0, 'published table', p.pubname || ' ' || r.name,
+           concat_ws(' ', pg_get_expr(m.prqual, m.prrelid),
+               (SELECT string_agg(quote_ident(a.attname), ',' ORDER BY a.attname)
+                  FROM pg_catalog.pg_attribute AS a
+                 WHERE a.attrelid = m.prrelid AND a.attnum = ANY (m.prattrs::int2[])))
+      FROM pg_catalog.pg_publication_rel AS m
+      JOIN pg_catalog.pg_publication AS p ON p.oid = m.prpubid
+      JOIN relation AS r ON r.oid = m.prrelid
      UNION ALL
     SELECT 'pg_rewrite'::regclass, w.oid, 0, 'rule', r.name || '.' || quote_ident(w.rulename),
            concat_ws(' ', pg_get_ruledef(w.oid), w.ev_enabled)

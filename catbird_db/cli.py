@@ -16,7 +16,7 @@ from .check.command import register as register_check
 from .config import Settings
 from .errors import DatabaseError, DestructiveMigrationError, StorageError
 from .storage_commands import register as register_storage
-from .terminal import AsJson, DatabaseUrl, database, err, fail, on_pool, out, spinner
+from .terminal import AsJson, Bar, DatabaseUrl, bar, database, err, fail, on_pool, out, spinner
 
 if TYPE_CHECKING:
     pass
@@ -93,7 +93,8 @@ def up(
 ) -> None:
     """Start the user's own PostgreSQL, migrated, and stay until Ctrl-C.
 
-    Programs with DATABASE_TYPE=embedded share it, and start it where it is not running.
+    Programs with DATABASE_TYPE=embedded share it, and start it where it is not running. With
+    DATABASE_TYPE=memory it is as with --memory.
     """
     import signal
 
@@ -104,6 +105,7 @@ def up(
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    memory = memory or Settings().database_type == "memory"
     try:
         with spinner("starting PostgreSQL"):
             server = start_server(None if memory else user_data_dir())
@@ -139,17 +141,22 @@ def migrate(
     Where one of them would lose data and is not named, none is applied: exit status 3.
     """
     from .migrate import apply
+    from .migrate import status as migration_status
 
     steps = _Steps("applied", silent=as_json)
-    with database(database_url) as url:
-        try:
-            with steps.shown():
-                applied = apply(url, allow_destructive=allow_destructive or (), on_step=steps.begin)
-        except DestructiveMigrationError as error:
-            if as_json:
-                typer.echo(json.dumps({"applied": steps.done, "would_lose": error.losses}))
-            err.print(f"[bold red]error:[/] {escape(str(error))}")
-            raise typer.Exit(WOULD_LOSE_DATA) from None
+    try:
+        with database(database_url) as url, steps.shown():
+            steps.total = len(migration_status(url).pending)
+            applied = apply(url, allow_destructive=allow_destructive or (), on_step=steps.begin)
+    except DatabaseError as error:
+        losses = error.losses if isinstance(error, DestructiveMigrationError) else {}
+        if as_json:
+            told = {"applied": steps.done, "would_lose": losses, "error": str(error)}
+            typer.echo(json.dumps(told))
+        if not losses:
+            raise
+        err.print(f"[bold red]error:[/] {escape(str(error))}")
+        raise typer.Exit(WOULD_LOSE_DATA) from None
     if as_json:
         typer.echo(json.dumps({"applied": applied, "would_lose": {}}))
     elif not applied:
@@ -166,7 +173,8 @@ def rollback(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Roll back the latest migrations, with the data that they hold."""
+    """Roll back the latest migrations, with the data that they hold: it says how many rows, and asks."""
+    from .migrate import find_rollback_losses
     from .migrate import rollback as roll_back
     from .migrate import status as migration_status
 
@@ -175,8 +183,10 @@ def rollback(
             applied = migration_status(url).applied
             doomed = applied[-count:] if to is None else applied[_place(to, applied) :]
             if doomed:
+                lost = find_rollback_losses(url, doomed)
+                told = f"This loses {', '.join(lost)}. " if lost else ""
                 typer.confirm(
-                    f"Roll back {', '.join(reversed(doomed))}, with all data?", abort=True
+                    f"{told}Roll back {', '.join(reversed(doomed))}, with all data?", abort=True
                 )
         rolled_back = roll_back(url, count=count, target=to)
     for migration in rolled_back:
@@ -305,33 +315,32 @@ def _ignore(*_: object) -> None:
 
 
 class _Steps:
-    """Lines that say what is done and how long it took; a spinner for what is being done."""
+    """Lines that say what is done and how long it took; a bar for what is being done."""
 
     def __init__(self, done: str, *, silent: bool = False) -> None:
         self.done: list[str] = []
+        self.total = 0
         self._done = done
         self._silent = silent
         self._current: str | None = None
         self._since = 0.0
-        self._spinner = out.status("connecting")
+        self._tell: Bar | None = None
 
     @contextmanager
     def shown(self) -> Generator[None]:
-        if out.is_terminal and not self._silent:
-            self._spinner.start()
-        try:
-            yield
-            self._end(self._done)
-        except BaseException:
-            self._end("[red]failed[/]")
-            raise
-        finally:
-            self._spinner.stop()
+        with bar("connecting", console=out, silent=self._silent) as self._tell:
+            try:
+                yield
+                self._end(self._done)
+            except BaseException:
+                self._end("[red]failed[/]")
+                raise
 
     def begin(self, step: str) -> None:
         self._end(self._done)
         self._current, self._since = step, time.perf_counter()
-        self._spinner.update(f"applying {step}")
+        if self._tell:
+            self._tell(f"applying {step}", len(self.done), self.total)
 
     def _end(self, how: str) -> None:
         if self._current is not None:

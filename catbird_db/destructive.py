@@ -6,11 +6,13 @@ own id. In SQL that is a DO block (docs/operations.md has it), in Python it is `
 hold under plain ``yoyo apply``; `catbird_db.migrate.apply` asks them beforehand, too.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import DestructiveMigrationError, InvalidArgumentError, QueryError
+from .sqlfile import Mistake, Token, tokens
 
 if TYPE_CHECKING:
     import psycopg
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["SETTING", "destructive_step"]
 
 SETTING = "catbird.allow_destructive"
+GUARD = re.compile(rf"\bcurrent_setting\s*\(\s*'{re.escape(SETTING)}'", re.IGNORECASE)
 
 _RAISED = "P0001"  # by a RAISE EXCEPTION
 _LOCK_TIMEOUT = "5s"
@@ -128,6 +131,40 @@ def find_losses(connection: "psycopg.Connection[Any]", migration: Any) -> str | 
     return ", ".join(found) or None
 
 
+def find_unasked(migration: Any) -> str | None:
+    """What of a migration plainly destroys, with no guard in it or above it; None if nothing.
+
+    It looks at words alone: of what a function in Python does, or one in SQL, it knows nothing.
+    """
+    for step in steps_of(migration):
+        apply = step._apply
+        if isinstance(apply, str):
+            if _asks(apply):
+                return None
+            if destroys := _destroys(apply):
+                return f"what nobody counts, by {destroys} (write a guard: docs/operations.md)"
+        elif hasattr(apply, "loss"):
+            return None
+    return None
+
+
+def dropped_tables(sql: str) -> list[str]:
+    """The names in its DROP TABLE statements."""
+    names = (
+        found[1].split(",") for part in _code(sql).split(";") if (found := _DROPPED.search(part))
+    )
+    return [one.strip() for some in names for one in some]
+
+
+def count_rows(connection: "psycopg.Connection[Any]", name: str) -> str | None:
+    """How many rows a table has, in words, up to a million; None where there is no such table."""
+    table = _value(connection, "SELECT to_regclass(%s)::text", name)
+    if table is None:
+        return None
+    rows = _value(connection, f"SELECT count(*) FROM (SELECT FROM {table} LIMIT 1000001) AS t")
+    return f"{rows:,} rows of {table}" if rows <= 1_000_000 else f"over a million rows of {table}"
+
+
 def steps_of(migration: Any) -> Iterator[Any]:
     """yoyo's steps, without what wraps and groups them."""
     migration.load()
@@ -156,7 +193,70 @@ def _guards(migration: Any) -> Iterator[Loss | str]:
 
 
 def _asks(statement: str) -> bool:
-    return f"current_setting('{SETTING}'" in statement
+    return GUARD.search(statement) is not None
+
+
+# Words that destroy.
+
+_PLAINLY_DESTROYS = re.compile(
+    r"""\b (?: drop \s+ (?: table | schema | owned | foreign \s+ table ) \b
+          | alter \s+ (?: foreign \s+ )? table \b .* \b drop \s+
+            (?! (?: constraint | not \s+ null | default | expression | identity ) \b )
+          | truncate \s+ (?! (?: on | or ) \b ) [\w"] )""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_DROPPED = re.compile(
+    r"\bdrop\s+table\s+(?:if\s+exists\s+)?(.*?)(?:\s+(?:cascade|restrict))?\s*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_DELETE = re.compile(r"\bdelete\s+from\b", re.IGNORECASE)
+_WHERE = re.compile(r"\bwhere\b", re.IGNORECASE)
+_DO = re.compile(r"\s*do\b", re.IGNORECASE)
+
+
+def _destroys(sql: str) -> str | None:
+    """The beginning of a statement that loses whole tables, columns or all rows."""
+    for statement in _code(sql).split(";"):
+        deletes = (statement[found.end() :] for found in _DELETE.finditer(statement))
+        if found := _PLAINLY_DESTROYS.search(statement):
+            begin = found.start()
+        elif any(not _WHERE.search(_outside_parentheses(rest)) for rest in deletes):
+            begin = next(_DELETE.finditer(statement)).start()
+        else:
+            continue
+        words = " ".join(statement[begin:].split())
+        return words if len(words) <= 60 else f"{words[:57]}..."
+    return None
+
+
+def _code(sql: str, *, with_strings: bool = False) -> str:
+    """SQL without comments, and without strings, but for those of a DO block, which it runs."""
+    try:
+        found = [token for token in tokens(sql) if token.kind not in ("line", "block")]
+    except Mistake:
+        return sql
+    with_strings = with_strings or any(_DO.match(token.text) for token in found[:1])
+    return " ".join(_in_code(token, with_strings) for token in found)
+
+
+def _in_code(token: Token, with_strings: bool) -> str:
+    if token.kind != "string":
+        return token.text
+    if not with_strings:
+        return "''"
+    quote = token.text.index("$", 1) + 1 if token.text[0] == "$" else 1
+    return _code(token.text[quote:-quote], with_strings=True)
+
+
+def _outside_parentheses(text: str) -> str:
+    """What of a text is no deeper than its beginning, and before a parenthesis that closes what is around it."""
+    depth, outside = 0, ""
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            break
+        outside += character if depth == 0 else ""
+    return outside
 
 
 # Counting.
@@ -175,6 +275,9 @@ def _allowed(connection: "psycopg.Connection[Any]") -> str | None:
 
 def _count(connection: "psycopg.Connection[Any]", loss: Loss, mode: str) -> str | None:
     """What is there to lose, in words, under a lock of what is counted; None: nothing."""
+    limit_locks(connection)
+    # A policy that hides rows is an error, and not fewer rows.
+    connection.execute("SET LOCAL row_security = off")
     found: list[str] = []
     for name in loss.tables:
         table = _locked(connection, name, mode)
@@ -187,6 +290,14 @@ def _count(connection: "psycopg.Connection[Any]", loss: Loss, mode: str) -> str 
         if values := _value(connection, f"SELECT count({column}) FROM {table}"):
             found.append(f"{values:,} values of {table}.{column}")
     return " and ".join(found) or None
+
+
+def limit_locks(connection: "psycopg.Connection[Any]") -> None:
+    """Give up a lock that is not to be had, rather than queue all traffic; where nobody has set a limit."""
+    connection.execute(
+        "SELECT set_config('lock_timeout', %s, true) WHERE current_setting('lock_timeout') = '0'",
+        [_LOCK_TIMEOUT],
+    )
 
 
 def _locked(connection: "psycopg.Connection[Any]", name: str, mode: str) -> str:

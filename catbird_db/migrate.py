@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import import_module
 from itertools import dropwhile, takewhile
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = [
     "MigrationStatus",
     "apply",
     "connection_parameters",
+    "find_rollback_losses",
     "migrations_dir",
     "rollback",
     "shipped_migrations",
@@ -46,6 +48,8 @@ __all__ = [
 _CONNECT_TIMEOUT = 10  # seconds
 _YOYO_LOCK_TIMEOUT = 10.0  # seconds, as yoyo's own
 _YOYO_LOCK_STALE_AFTER = 2.0  # seconds without a sign of the `yoyo` that wrote it
+_CLOCKS_DIFFER_BY = timedelta(minutes=5)  # of two machines, at most
+_POLL = 0.1  # seconds
 _ADVISORY_LOCK = 4_849_320_175_511_873_121  # any number, but always this one
 
 
@@ -130,7 +134,8 @@ def apply(
 
     Each migration is one transaction (unless it says ``-- transactional: false``): one that fails,
     or is killed, leaves the database as it was before it. Waits while another process migrates.
-    Before the first of them runs, all that ask before they destroy (`catbird_db.destructive`) are asked.
+    Before the first of them runs, all that ask before they destroy (`catbird_db.destructive`) are asked; one
+    that plainly destroys (DROP TABLE, DROP COLUMN, TRUNCATE, DELETE of all rows) and does not ask is refused.
 
     Args:
         database_url: a role that may create tables.
@@ -146,13 +151,13 @@ def apply(
     """
     directory = directory or migrations_dir()
     applied: list[str] = []
-    with _errors_translated(), _alone(database_url) as backend:
+    with _errors_translated(), _alone(database_url) as (backend, row):
         pending = list(backend.to_apply(_read(directory)))
         _look_ahead(backend, pending, allow_destructive, _ids(directory))
         for migration in pending:
             if on_step:
                 on_step(migration.id)
-            _run(backend, migration, "apply", may_destroy=migration.id in allow_destructive)
+            _run(backend, row, migration, "apply", may_destroy=migration.id in allow_destructive)
             applied.append(migration.id)
     return applied
 
@@ -164,16 +169,19 @@ def _look_ahead(
         raise InvalidArgumentError(f"allow_destructive: there is no migration {unknown[0]}")
     for migration in pending:
         destructive.refuse_guard_without_transaction(migration)
-    if not _recorded(backend.connection):
-        return  # nothing of ours is there yet; what the first ones make, each still asks for
-    losses = {
-        migration.id: lost
-        for migration in pending
-        if migration.id not in allowed
-        and (lost := destructive.find_losses(backend.connection, migration))
-    }
+    connection = backend.connection
+    unnamed = [migration for migration in pending if migration.id not in allowed]
+    losses: dict[str, str] = {}
+    if _has_tables(connection):
+        for migration in unnamed:
+            if lost := destructive.find_unasked(migration):
+                losses[migration.id] = lost
+    if _recorded(connection):  # else what the first ones make is not there yet; each still asks
+        for migration in unnamed:
+            if lost := destructive.find_losses(connection, migration):
+                losses[migration.id] = lost
     if losses:
-        raise destructive.refusal(losses)
+        raise destructive.refusal(dict(sorted(losses.items())))
 
 
 def rollback(
@@ -185,6 +193,8 @@ def rollback(
     on_step: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Roll back the latest migrations, with the data they hold, and return their ids.
+
+    Nothing is asked: what the rollback files drop is lost. `find_rollback_losses` tells it beforehand.
 
     Args:
         database_url: a role that owns the tables.
@@ -202,7 +212,7 @@ def rollback(
         raise InvalidArgumentError("count: at least 1")
     directory = directory or migrations_dir()
     rolled_back: list[str] = []
-    with _errors_translated(), _alone(database_url) as backend:
+    with _errors_translated(), _alone(database_url) as (backend, row):
         latest_first = list(backend.to_rollback(_read(directory)))
         if target is None:
             chosen = latest_first[:count]
@@ -214,9 +224,30 @@ def rollback(
         for migration in chosen:
             if on_step:
                 on_step(migration.id)
-            _run(backend, migration, "rollback")
+            _run(backend, row, migration, "rollback")
             rolled_back.append(migration.id)
     return rolled_back
+
+
+def find_rollback_losses(
+    database_url: str, migrations: Iterable[str], *, directory: Path | None = None
+) -> list[str]:
+    """The rows of the tables that these migrations' rollback files drop: ``12 rows of notes``.
+
+    Of what a migration in Python does, and of columns, it knows nothing.
+    """
+    directory = directory or migrations_dir()
+    files = [directory / f"{id}.rollback.sql" for id in migrations]
+    names = [
+        name
+        for file in files
+        if file.exists()
+        for name in destructive.dropped_tables(file.read_text("utf-8"))
+    ]
+    with _errors_translated(), closing(_connect(database_url)) as connection:
+        connection.read_only = True
+        told = [destructive.count_rows(connection, name) for name in names]
+    return [one for one in told if one is not None and not one.startswith("0 ")]
 
 
 def _refuse_what_cannot_be_undone(
@@ -243,7 +274,18 @@ def _refuse_what_cannot_be_undone(
 
 def _ids(directory: Path) -> list[str]:
     names = {file.stem for file in directory.iterdir() if file.suffix in (".sql", ".py")}
-    return sorted(name for name in names if not name.endswith(".rollback"))
+    return sorted(name for name in names if not name.endswith(".rollback") and not _is_hook(name))
+
+
+def _is_hook(name: str) -> bool:
+    """Whether yoyo would run it after each apply, and record nothing."""
+    return name.startswith("post-apply")
+
+
+def _refuse_hooks(directory: Path) -> None:
+    """A hook would run unrecorded, and so outside of what is promised here."""
+    if hooks := sorted(file.name for file in directory.iterdir() if _is_hook(file.name)):
+        raise QueryError(f"{hooks[0]} is not run here: write a migration, or run it by hand")
 
 
 def _file(migration: _Migration, direction: _Direction) -> Path:
@@ -260,6 +302,7 @@ def _is_python(migration: _Migration) -> bool:
 def _read(directory: Path) -> Iterable[_Migration]:
     if not directory.is_dir():
         raise InvalidArgumentError(f"{directory} is not a folder of migrations")
+    _refuse_hooks(directory)
     return _yoyo("migrations").read_migrations(glob.escape(str(directory)))
 
 
@@ -300,6 +343,17 @@ def connection_parameters(database_url: str) -> dict[str, Any]:
     return {"connect_timeout": _CONNECT_TIMEOUT, **parameters}
 
 
+def _has_tables(connection: "psycopg.Connection[Any]") -> bool:
+    """Whether there is anything but yoyo's own tables."""
+    found = connection.execute(
+        "SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname <> 'information_schema'"
+        r" AND n.nspname NOT LIKE 'pg\_%' AND c.relname NOT LIKE '\_yoyo\_%'"
+        " AND c.relname <> 'yoyo_lock' LIMIT 1"
+    )
+    return found.rowcount > 0
+
+
 def _recorded(connection: "psycopg.Connection[Any]") -> list[str]:
     """The ids of the applied migrations, in the order of their application."""
     found = connection.execute("SELECT to_regclass('_yoyo_migration')").fetchone()
@@ -312,20 +366,15 @@ def _recorded(connection: "psycopg.Connection[Any]") -> list[str]:
 
 
 @contextmanager
-def _alone(database_url: str) -> Generator[_Backend]:
-    """A yoyo backend of which there is one at work on the database.
+def _alone(database_url: str) -> Generator[tuple[_Backend, "psycopg.Connection[Any]"]]:
+    """A yoyo backend of which there is one at work on the database, and the session that keeps plain yoyos out.
 
-    The lock is a transaction that stays open: it ends with its process, however that ends. Its two
-    parts keep out other processes of ours, and any plain ``yoyo``.
+    Each lock is a transaction that stays open: it ends with its process, however that ends. The advisory
+    lock keeps out other processes of ours; the row of `_lock_out_yoyo`, any plain ``yoyo``.
     """
     yoyo_tables = _yoyo("internalmigrations")
-    with closing(_connect(database_url)) as lock:
-        # The role's or database's time limits are for statements, not for waiting one's turn.
-        lock.execute(
-            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('lock_timeout',"
-            " 'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
-        )
-        lock.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
+    with closing(_connect(database_url)) as turn, closing(_connect(database_url)) as row:
+        _take_turn(turn)
         parameters = connection_parameters(database_url)
         uri = _yoyo("connections").DatabaseURI(
             "", None, None, None, None, parameters.pop("dbname", None), parameters
@@ -336,59 +385,113 @@ def _alone(database_url: str) -> Generator[_Backend]:
         with closing(backend.connection):
             if backend.lock_table not in backend.list_tables():
                 backend.create_lock_table()
-            _lock_out_yoyo(lock, backend)
-            if yoyo_tables.needs_upgrading(backend):
-                yoyo_tables.upgrade(backend)
-            yield backend
+            _lock_out_yoyo(row, backend)
+            try:
+                if yoyo_tables.needs_upgrading(backend):
+                    yoyo_tables.upgrade(backend)
+                yield backend, row
+            finally:
+                _let_yoyo_in(row)
 
 
-def _lock_out_yoyo(lock: "psycopg.Connection[Any]", backend: _Backend) -> None:
+def _take_turn(turn: "psycopg.Connection[Any]") -> None:
+    """Wait for the advisory lock without a snapshot: CREATE INDEX CONCURRENTLY waits for all who have one."""
+    # Without parameters: the portal of a query with some would keep its snapshot.
+    attempt = f"SELECT pg_try_advisory_xact_lock({_ADVISORY_LOCK})"
+    while True:
+        _begin_without_limits(turn)
+        if turn.execute(attempt).fetchone() == (True,):  # type: ignore[arg-type]
+            return
+        turn.rollback()
+        time.sleep(_POLL)
+
+
+def _begin_without_limits(connection: "psycopg.Connection[Any]") -> None:
+    """The role's or database's time limits are for statements, not for whoever keeps a lock."""
+    from psycopg import IsolationLevel
+
+    connection.isolation_level = IsolationLevel.READ_COMMITTED  # others keep a snapshot
+    connection.execute(
+        "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('lock_timeout',"
+        " 'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
+    )
+
+
+def _lock_out_yoyo(row: "psycopg.Connection[Any]", backend: _Backend) -> None:
     """Insert the row that yoyo takes as a lock, uncommitted: a plain ``yoyo`` waits until we are gone.
 
-    A committed row is a plain ``yoyo`` at work, or one that was killed: remove it if nobody works.
+    A committed row with a pid below zero is of one of ours that was killed. Another is a plain ``yoyo``'s
+    at work, or one's that was killed: remove it if nobody works.
     """
     from psycopg.errors import UniqueViolation
 
     started = seen = time.monotonic()
+    backend.connection.execute("DELETE FROM yoyo_lock WHERE pid < 0")
+    _begin_without_limits(row)
     while True:
-        with suppress(UniqueViolation), lock.transaction():
-            lock.execute(
+        with suppress(UniqueViolation), row.transaction():
+            row.execute(
                 "INSERT INTO yoyo_lock (locked, ctime, pid) "
-                "VALUES (1, statement_timestamp() AT TIME ZONE 'UTC', pg_backend_pid())"
+                "VALUES (1, statement_timestamp() AT TIME ZONE 'UTC', -pg_backend_pid())"
             )
             return
         now = time.monotonic()
-        if _yoyo_is_at_work(lock, backend):
+        if _yoyo_is_at_work(backend):
             seen = now
         if now > seen + _YOYO_LOCK_STALE_AFTER:
             backend.break_lock()
         elif now > started + _YOYO_LOCK_TIMEOUT:
             raise TransactionConflictError(
-                "a `yoyo` holds the migration lock: wait for it, or run `yoyo break-lock`"
+                "a `yoyo` holds the migration lock: wait for it, or run `yoyo break-lock` if there is none"
             )
-        time.sleep(0.1)
+        time.sleep(_POLL)
 
 
-def _yoyo_is_at_work(lock: "psycopg.Connection[Any]", backend: _Backend) -> bool:
-    """Whether a session's last statement, as far as we may see it, may be a plain ``yoyo``'s.
+def _let_yoyo_in(row: "psycopg.Connection[Any]") -> None:
+    """Remove the row where it was committed; what was not goes with its session."""
+    import psycopg
+    from psycopg.pq import TransactionStatus
+
+    with suppress(psycopg.Error):  # else the next of ours removes it
+        if row.info.transaction_status == TransactionStatus.IDLE:
+            row.execute("DELETE FROM yoyo_lock WHERE pid < 0")
+            row.commit()
+
+
+def _yoyo_is_at_work(backend: _Backend) -> bool:
+    """Whether a session's last statement, as far as we may see it, may be that of the ``yoyo`` that has the lock.
 
     While a migration runs in another session, the one that holds yoyo's lock has last looked at
-    yoyo's tables (whose names yoyo quotes, and a health check does not) or committed the one before.
+    yoyo's tables (whose names yoyo quotes, and a health check does not) or committed the one before. It
+    is older than its row, whose time is by the clock of its machine. Of other roles' sessions we may see
+    no more than the role: one that could have written the row is taken for a ``yoyo``.
     """
-    other_sessions = backend.connection.execute(  # not on `lock`: a transaction sees one snapshot
-        "SELECT FROM pg_stat_activity WHERE datname = current_database()"
-        " AND backend_type = 'client backend' AND pid NOT IN (pg_backend_pid(), %s)"
-        """ AND (query LIKE '%%"_yoyo%%' OR query LIKE '%%"yoyo%%' OR query = 'COMMIT'"""
-        " OR query = '<insufficient privilege>')",
-        [lock.info.backend_pid],
+    other_sessions = backend.connection.execute(
+        "SELECT FROM pg_stat_activity AS a, yoyo_lock AS l"
+        " WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()"
+        " AND has_table_privilege(a.usesysid, 'yoyo_lock', 'INSERT')"
+        " AND (a.backend_type = 'client backend' OR a.backend_type IS NULL)"
+        " AND (a.backend_start IS NULL OR a.backend_start <= l.ctime AT TIME ZONE 'UTC' + %s)"
+        """ AND (a.query LIKE '%%"_yoyo%%' OR a.query LIKE '%%"yoyo%%' OR a.query = 'COMMIT'"""
+        " OR a.query = '<insufficient privilege>')",
+        [_CLOCKS_DIFFER_BY],
     )
     return other_sessions.rowcount > 0
 
 
 def _run(
-    backend: _Backend, migration: _Migration, direction: _Direction, *, may_destroy: bool = False
+    backend: _Backend,
+    row: "psycopg.Connection[Any]",
+    migration: _Migration,
+    direction: _Direction,
+    *,
+    may_destroy: bool = False,
 ) -> None:
-    """Run a migration and record it, in one transaction, in a session of its own."""
+    """Run a migration and record it, in one transaction, in a session of its own.
+
+    Outside a transaction, CREATE INDEX CONCURRENTLY would wait for a ``yoyo`` that waits for the row of
+    `_lock_out_yoyo`: the row is committed before, and a ``yoyo`` then tries for 10 s and gives up.
+    """
     import psycopg
 
     _ensure_a_user_name()
@@ -406,6 +509,7 @@ def _run(
                     migration.process_steps(session, direction)
                     _record(session, migration, direction)
             else:
+                row.commit()
                 migration.process_steps(session, direction)
                 with session.transaction():
                     _record(session, migration, direction)

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from .config import Settings
-from .terminal import AsJson, DatabaseUrl, database, on_pool, out, spinner
+from .terminal import AsJson, DatabaseUrl, bar, database, on_pool, out
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -37,11 +37,11 @@ def collect(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
         while True:
             collected = await collect_garbage(pool, store, limit=_BATCH)
             objects, size = objects + collected.objects, size + collected.bytes
-            progress(f"{objects:,} objects collected")
+            progress("objects collected", objects)
             if collected.objects < _BATCH:
                 return
 
-    with database(database_url) as url, spinner("collecting") as progress:
+    with database(database_url) as url, bar("collecting") as progress:
         _on_store(Settings(database_url=url), run)
     if as_json:
         typer.echo(json.dumps({"objects": objects, "bytes": size}))
@@ -54,8 +54,11 @@ def reconcile(
     mend: Annotated[
         bool, typer.Option("--mend", help="Delete the bytes that no row knows.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all bytes and compare their hashes.")
+    ] = False,
     limit: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Stop after so many findings.")
+        int, typer.Option(min=1, max=100_000, help="Of each kind of finding, so many.")
     ] = 1000,
     as_json: AsJson = False,
 ) -> None:
@@ -63,9 +66,16 @@ def reconcile(
     from . import storage
 
     async def run(pool: "Pool", store: "ObjectStore") -> storage.Reconciliation:
-        return await storage.reconcile(pool, store, mend=mend, limit=limit)
+        return await storage.reconcile(
+            pool,
+            store,
+            mend=mend,
+            verify=verify,
+            limit=limit,
+            on_progress=lambda compared: progress("objects compared", compared),
+        )
 
-    with database(database_url) as url, spinner("comparing"):
+    with database(database_url) as url, bar("comparing") as progress:
         found = _on_store(Settings(database_url=url), run)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
@@ -77,8 +87,11 @@ def reconcile(
             len(getattr(found, name)) for name in ("missing", "damaged", "strays", "unknown")
         )
         out.print(f"{amiss} findings, {found.removed} strays deleted" if amiss else "nothing amiss")
+        if not found.is_whole:
+            out.print("there is more than --limit: mend these, and ask again")
     left = len(found.strays) - found.removed
-    raise typer.Exit(1 if found.missing or found.damaged or found.unknown or left else 0)
+    all_is_well = found.is_whole and not (found.missing or found.damaged or found.unknown or left)
+    raise typer.Exit(0 if all_is_well else 1)
 
 
 def _on_store(settings: Settings, work: "Callable[[Pool, ObjectStore], Awaitable[T]]") -> T:

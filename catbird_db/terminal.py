@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, Protocol, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from .config import Settings
+from .errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -37,7 +38,7 @@ def database(database_url: str | None) -> Generator[str]:
     settings = Settings(database_url=database_url) if database_url else Settings()
     kind = "postgres" if database_url else settings.database_type
     if kind == "memory":
-        fail(
+        raise InvalidArgumentError(
             "a memory database ends with the program that opened it; DATABASE_TYPE=embedded is kept"
         )
     if kind == "embedded":
@@ -49,7 +50,9 @@ def database(database_url: str | None) -> Generator[str]:
             yield server.url
         return
     if not settings.database_url:
-        fail("which database? give --database-url, or set DATABASE_URL, or DATABASE_TYPE=embedded")
+        raise InvalidArgumentError(
+            "which database? give --database-url, or set DATABASE_URL, or DATABASE_TYPE=embedded"
+        )
     yield settings.require_database_url()
 
 
@@ -73,6 +76,28 @@ def spinner(doing: str) -> Generator[Callable[[str], None]]:
         return
     with err.status(doing) as status:
         yield status.update
+
+
+class Bar(Protocol):
+    """Says what is being done, how much of it is, and of how much, where that is known."""
+
+    def __call__(self, doing: str, done: int = 0, total: int | None = None, /) -> None: ...
+
+
+@contextmanager
+def bar(doing: str, *, console: Console = err, silent: bool = False) -> Generator[Bar]:
+    """On a terminal, a bar; yields what moves it."""
+    if silent or not console.is_terminal:
+        yield lambda doing, done=0, total=None, /: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(doing, total=None)
+        yield lambda doing, done=0, total=None, /: shown.update(
+            task, description=escape(doing), completed=done, total=total
+        )
 
 
 def fail(message: str) -> NoReturn:

@@ -14,6 +14,7 @@ from test_destructive import guarded
 from test_embedded import eventually, processes_of, short_folder
 
 from catbird_db.backup import backup_table
+from catbird_db.migrate import shipped_migrations
 
 NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/nothing"
 
@@ -120,7 +121,7 @@ def test_status_of_a_server_that_is_away_is_told_like_any_other():
 def test_rollback_asks_first(catbird_database_url: str):
     refused = run("rollback", database_url=catbird_database_url, stdin="n\n")
     assert refused.returncode == 1
-    assert "with all data?" in refused.stdout
+    assert "with all data?" in refused.stdout and "This loses" not in refused.stdout
     assert run("status", database_url=catbird_database_url).returncode == 0
     done = run("rollback", "--to", "0001_conversations", "--yes", database_url=catbird_database_url)
     assert done.returncode == 0
@@ -130,9 +131,38 @@ def test_rollback_asks_first(catbird_database_url: str):
     assert unknown.stderr == "error: no_such is not applied\n"
 
 
+def test_rollback_says_how_many_rows_go(
+    losing: str, tmp_path: Path, catbird_empty_database_url: str
+):
+    (tmp_path / "0001_notes.rollback.sql").write_text(
+        "DROP TABLE IF EXISTS nothing, notes CASCADE;"
+    )
+    asked = run("rollback", database_url=catbird_empty_database_url, before=losing, stdin="n\n")
+    assert asked.stdout.startswith("This loses 2 rows of notes. Roll back 0001_notes, with all")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        ([], "DATABASE_TYPE=embedded"),
+        (["--database-url", NOWHERE], "connection failed"),
+        (["--allow-destructive", "no_such"], "no migration no_such"),
+    ],
+)
+def test_migrate_tells_a_program_of_every_error(
+    catbird_empty_database_url: str, arguments: list[str], says: str
+):
+    url = catbird_empty_database_url if "no_such" in arguments else None
+    done = run("migrate", "--json", *arguments, database_url=url)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["applied"], told["would_lose"]) == (1, [], {})
+    assert says in told["error"] and says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["explain", "get_message"], "give --database-url, or set DATABASE_URL, or DATABASE_TYPE"),
         (["migrate"], "give --database-url, or set DATABASE_URL, or DATABASE_TYPE=embedded"),
         (["psql"], "give --database-url, or set DATABASE_URL"),
         (["backups", "--database-url", NOWHERE], "Connection refused"),
@@ -155,6 +185,22 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install():
     done = run("demo", before="sys.modules['rfc9420'] = None")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: no module rfc9420: pip install 'catbird-db[demo]'\n"
+
+
+def test_long_work_shows_a_bar_on_a_terminal_and_nowhere_else(catbird_empty_database_url: str):
+    url = catbird_empty_database_url
+    number = len(shipped_migrations())
+    done = run("migrate", database_url=url, FORCE_COLOR="1")
+    assert f"/{number}" in done.stdout and "applying 00" in done.stdout
+    for command, shows in (("collect", "objects collected"), ("reconcile", "0/?")):
+        with short_folder() as objects:
+            where = {"OBJECT_STORE": "folder", "OBJECT_FOLDER": str(objects)}
+            told = run(command, database_url=url, FORCE_COLOR="1", **where)
+            assert (told.returncode, shows in told.stderr) == (0, True), told.stderr
+            assert run(command, database_url=url, **where).stderr == ""
+    checked = run("check", "--rule", "prepare", "--database-url", url, FORCE_COLOR="1")
+    assert checked.returncode == 0
+    assert any(part in checked.stderr for part in ("chat.", "corpus.", "vault."))
 
 
 def test_output_survives_a_terminal_without_unicode(catbird_database_url: str):
@@ -181,6 +227,8 @@ def test_with_database_type_embedded_each_command_is_about_the_users_own(home: P
     assert run("status", **own).returncode == 1
     assert run("migrate", **own).stdout.startswith("applied  0001_conversations")
     assert run("status", **own).returncode == 0
+    explained = run("explain", "count_key_packages", "-a", "did=a", "-a", "cipher_suite=1", **own)
+    assert "key_packages" in explained.stdout, explained.stderr
     there = run("psql", "-Atc", "SHOW data_directory", **own)
     assert (there.stdout, there.returncode) == (f"{home}/catbird-db/data\n", 0)
 
@@ -198,7 +246,9 @@ def test_a_url_that_is_given_is_meant_whatever_the_environment_says(catbird_data
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_up_is_up_until_it_is_stopped(home: Path, how: signal.Signals):
     environment = {**os.environ, "XDG_DATA_HOME": str(home)}
-    arguments = ["up", "--json"] if how == signal.SIGINT else ["up", "--json", "--memory"]
+    arguments = ["up", "--json", "--memory"] if how == signal.SIGKILL else ["up", "--json"]
+    if how == signal.SIGTERM:
+        environment["DATABASE_TYPE"] = "memory"
     up = subprocess.Popen(
         [sys.executable, "-m", "catbird_db", *arguments],
         env=environment,
@@ -248,6 +298,7 @@ def test_migrate_stops_where_data_would_be_lost_and_says_how_to_go_on(
     assert json.loads(told.stdout) == {
         "applied": [],
         "would_lose": {"0003_drop": "notes with its 2 rows"},
+        "error": refused.stderr.removeprefix("error: ").rstrip("\n"),
     }
     typo = run("migrate", "--allow-destructive", "0003", database_url=url, before=losing)
     assert (typo.returncode, typo.stdout) == (1, "") and "no migration 0003" in typo.stderr

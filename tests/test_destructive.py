@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -19,6 +20,7 @@ from catbird_db.errors import (
     DestructiveMigrationError,
     InvalidArgumentError,
     QueryError,
+    TransactionConflictError,
 )
 
 SQL, PYTHON = "0002_drop_notes", "0003_drop_tags"
@@ -31,6 +33,7 @@ def guarded(migration: str, table: str, then: str) -> str:
         DECLARE
             lost bigint;
         BEGIN
+            SET LOCAL row_security = off;
             LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;
             SELECT count(*) INTO lost FROM {table};
             IF lost > 0 AND current_setting('catbird.allow_destructive', true) IS DISTINCT FROM '{migration}' THEN
@@ -274,6 +277,82 @@ def waits_to_write(url: str, table: str) -> bool:
     return False
 
 
+# What does not ask.
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE notes",
+        "drop /* now */ table if exists notes",
+        "DROP SCHEMA s CASCADE",
+        "ALTER TABLE notes DROP COLUMN body",
+        "ALTER TABLE ONLY notes ALTER id DROP NOT NULL, DROP body",
+        "TRUNCATE notes",
+        "TRUNCATE TABLE notes",
+        "DELETE FROM notes",
+        "DELETE FROM notes USING (SELECT 1 WHERE true) AS t -- WHERE",
+        "WITH gone AS (DELETE FROM notes RETURNING id) SELECT FROM gone WHERE true",
+        "DO $$ BEGIN DROP TABLE notes; END $$",
+        "DO $$ BEGIN EXECUTE 'TRUNCATE notes'; END $$",
+        "DO 'BEGIN DELETE FROM notes; END'",
+    ],
+)
+@pytest.mark.parametrize("kind", ["sql", "py"])
+def test_what_plainly_destroys_and_does_not_ask_is_refused_unless_it_is_named(
+    url: str, folder: Path, statement: str, kind: str
+) -> None:
+    for other in (SQL + ".sql", PYTHON + ".py"):
+        (folder / other).unlink()
+    text = f"SELECT 1;\n{statement};" if kind == "sql" else f"step({statement!r}, 'SELECT 1')"
+    imports = "" if kind == "sql" else "from yoyo import step\n"
+    (folder / f"0005_plain.{kind}").write_text(imports + text)
+    with pytest.raises(DestructiveMigrationError, match="nobody counts") as caught:
+        migrate.apply(url, directory=folder)
+    assert list(caught.value.losses) == ["0005_plain"]
+    assert applied(url, folder) == ["0001_start"]
+
+
+def test_a_new_database_and_who_names_it_may_run_what_does_not_ask(
+    url: str, folder: Path, tmp_path: Path
+) -> None:
+    for other in (SQL + ".sql", PYTHON + ".py"):
+        (folder / other).unlink()
+    (folder / "0005_plain.sql").write_text("DROP TABLE notes;")
+    assert (
+        migrate.apply(url, directory=folder, allow_destructive=["0005_plain"])[-1] == "0005_plain"
+    )
+    execute(
+        url, "DROP TABLE tags, harmless, more, _yoyo_migration, _yoyo_log, _yoyo_version, yoyo_lock"
+    )
+    assert len(migrate.apply(url, directory=folder)) == 4
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE tags ALTER id DROP NOT NULL",
+        "ALTER TABLE tags DROP CONSTRAINT IF EXISTS c",
+        'ALTER TABLE tags ADD COLUMN "drop" int',
+        "DELETE FROM notes WHERE id = 1",
+        "DELETE FROM notes USING tags WHERE tags.id = notes.id",
+        "COMMENT ON TABLE notes IS 'DROP TABLE notes; TRUNCATE notes'",
+        "GRANT SELECT, TRUNCATE, DELETE ON notes TO PUBLIC",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $$ DELETE FROM notes $$",
+        "SELECT 1 -- DROP TABLE notes",
+        "CREATE TABLE r (id int REFERENCES k ON DELETE CASCADE)",
+    ],
+)
+def test_what_destroys_little_or_nothing_is_not_asked_about(
+    url: str, folder: Path, statement: str
+) -> None:
+    for other in (SQL + ".sql", PYTHON + ".py"):
+        (folder / other).unlink()
+    execute(url, "CREATE TABLE k (id int PRIMARY KEY)")
+    (folder / "0005_plain.sql").write_text(f"{statement};")
+    assert migrate.apply(url, directory=folder)[-1] == "0005_plain"
+
+
 # What goes wrong.
 
 
@@ -315,6 +394,61 @@ def test_a_lock_that_is_not_to_be_had_stops_the_batch(
         with pytest.raises(DestructiveMigrationError) as caught:
             migrate.apply(url, directory=folder)
     assert all("lock timeout" in lost for lost in caught.value.losses.values())
+    assert applied(url, folder) == ["0001_start"]
+
+
+@pytest.mark.parametrize("do", ["DROP TABLE tags", "backup"])
+def test_a_step_that_cannot_have_its_lock_gives_up_rather_than_queue_all_traffic(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, do: str
+) -> None:
+    step = python(PYTHON, "columns=['tags.old']", do)
+    if do == "backup":
+        step = BACKED_UP.replace('    connection.execute("DROP TABLE tags")\n', "").replace(
+            'destructive_step(contract, expand, migration="0003_drop_tags", tables=["tags"])',
+            "from yoyo import step; step(contract)",
+        )
+    (folder / f"{PYTHON}.py").write_text(step)
+    (folder / f"{SQL}.sql").unlink()
+    monkeypatch.setattr("catbird_db.destructive._LOCK_TIMEOUT", "100ms")
+    started = time.monotonic()
+    with psycopg.connect(url) as reader:
+        reader.execute("SELECT count(*) FROM tags")
+        with pytest.raises((DestructiveMigrationError, QueryError, TransactionConflictError)):
+            migrate.apply(url, directory=folder, allow_destructive=[PYTHON])
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("kind", [SQL, PYTHON])
+def test_rows_that_a_policy_hides_are_not_taken_for_none(url: str, folder: Path, kind: str) -> None:
+    role = "policed_" + url.split("/")[3].split("?")[0]
+    execute(
+        url,
+        f"CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}",
+    )
+    for table in ("notes", "tags", "_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock"):
+        execute(url, f"ALTER TABLE {table} OWNER TO {role}")
+    for table in ("notes", "tags"):
+        execute(url, f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        execute(url, f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    other = next(folder.glob(f"{PYTHON if kind == SQL else SQL}.*"))
+    other.unlink()
+    with pytest.raises(DestructiveMigrationError, match="row-level security") as caught:
+        migrate.apply(url.replace("postgres@", f"{role}@"), directory=folder)
+    assert list(caught.value.losses) == [kind]
+    with pytest.raises(QueryError, match="row-level security"):
+        migrate.apply(
+            url.replace("postgres@", f"{role}@"), directory=folder, allow_destructive=[kind]
+        )
+    execute(url, f"REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_guard_is_known_however_it_is_spaced(url: str, folder: Path) -> None:
+    (folder / f"{PYTHON}.py").unlink()
+    text = guarded(SQL, "notes", "DROP TABLE notes")
+    text = text.replace("current_setting('", "CURRENT_SETTING (\n  '")
+    (folder / f"{SQL}.sql").write_text(text)
+    with pytest.raises(DestructiveMigrationError, match="notes with its 1234 rows"):
+        migrate.apply(url, directory=folder)
     assert applied(url, folder) == ["0001_start"]
 
 

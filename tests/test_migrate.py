@@ -8,7 +8,7 @@ import threading
 import time
 import tomllib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,6 +61,10 @@ def snapshot(url: str) -> str:
 def execute(url: str, sql: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(sql)  # type: ignore[arg-type]
+
+
+def database_of(url: str) -> str:
+    return url.split("/")[3].split("?")[0]
 
 
 def run_apply(url: str, folder: Path) -> subprocess.Popen[str]:
@@ -230,6 +234,16 @@ def test_a_folder_that_is_not_there_is_an_error_and_not_an_empty_list(url: str) 
         migrate.apply(url, directory=Path("/nowhere"))
 
 
+def test_a_hook_of_yoyo_is_no_migration_and_is_not_passed_over(
+    url: str, migrations: Migrations
+) -> None:
+    folder = migrations(m0001_a="CREATE TABLE a ()")
+    (folder / "post-apply.sql").write_text("DELETE FROM a;")
+    assert migrate.status(url, directory=folder).pending == ["0001_a"]
+    with pytest.raises(QueryError, match=r"post-apply\.sql is not run here"):
+        migrate.apply(url, directory=folder)
+
+
 # Failing.
 
 
@@ -339,15 +353,15 @@ def test_waiting_for_ones_turn_is_not_cut_short_by_the_databases_time_limits(
     url: str, migrations: Migrations
 ) -> None:
     folder = migrations(m0001_a="CREATE TABLE a ()")
-    execute(url, f"ALTER DATABASE {url.split('/')[3].split('?')[0]} SET statement_timeout = 50")
+    execute(url, f"ALTER DATABASE {database_of(url)} SET statement_timeout = 50")
     applied: list[str] = []
     with migrate._alone(url):  # pyright: ignore[reportPrivateUsage]
         waiting = threading.Thread(
             target=lambda: applied.extend(migrate.apply(url, directory=folder))
         )
         waiting.start()
-        assert eventually(lambda: waits_for_a_lock(url, "pg_advisory_xact_lock"))
-        time.sleep(0.2)
+        time.sleep(1)
+        assert waiting.is_alive()
     waiting.join()
     assert applied == ["0001_a"]
 
@@ -362,6 +376,100 @@ def test_a_plain_yoyo_waits_while_this_module_migrates(url: str, migrations: Mig
 
     assert migrate.apply(url, directory=folder, on_step=start_yoyo) == ["0001_a"]
     assert [yoyo.wait() for yoyo in yoyos] == [0]
+
+
+INDEX = "-- transactional: false\nCREATE INDEX CONCURRENTLY a_id_idx ON a (id)"
+
+
+def test_an_index_is_made_concurrently_while_others_wait_for_their_turn(
+    url: str, migrations: Migrations
+) -> None:
+    """CREATE INDEX CONCURRENTLY waits for each snapshot: whoever waits must not hold one."""
+    folder = migrations(m0001_a="CREATE TABLE a (id int)", m0002_index=INDEX)
+    execute(
+        url, f"ALTER DATABASE {database_of(url)} SET default_transaction_isolation = 'serializable'"
+    )
+    others: list[subprocess.Popen[str]] = []
+
+    def let_another_wait(id: str) -> None:
+        if id == "0002_index":
+            before = sessions(url)
+            others.append(run_apply(url, folder))
+            assert eventually(lambda: sessions(url) >= before + 2)
+            time.sleep(0.3)
+
+    done = run_in_thread(lambda: migrate.apply(url, directory=folder, on_step=let_another_wait))
+    done.join(timeout=20)
+    hangs = done.is_alive()
+    for other in others:
+        if hangs:
+            other.kill()
+        other.communicate()
+    done.join()
+    assert not hangs
+    assert [other.wait() for other in others] == [0]
+    assert migrate.status(url, directory=folder).applied == ["0001_a", "0002_index"]
+
+
+def test_an_index_is_made_concurrently_while_a_plain_yoyo_waits_for_its_turn(
+    url: str, migrations: Migrations
+) -> None:
+    folder = migrations(m0001_a="CREATE TABLE a (id int)", m0002_index=INDEX)
+    yoyos: list[subprocess.Popen[bytes]] = []
+
+    def let_a_yoyo_wait(id: str) -> None:
+        if id == "0002_index":
+            yoyos.append(run_yoyo(url, folder))
+            assert eventually(lambda: waits_for_a_lock(url, "yoyo_lock"))
+
+    done = run_in_thread(lambda: migrate.apply(url, directory=folder, on_step=let_a_yoyo_wait))
+    done.join(timeout=20)
+    hangs = done.is_alive()
+    for yoyo in yoyos:
+        if hangs:
+            yoyo.kill()
+        assert yoyo.wait() == 0 or hangs
+    done.join()
+    assert not hangs
+    assert not locks_of_yoyo(url)
+
+
+def test_the_committed_lock_of_one_of_ours_that_was_killed_is_removed_at_once(
+    url: str, migrations: Migrations
+) -> None:
+    slow = "-- transactional: false\nSELECT pg_sleep(60)"
+    folder = migrations(m0001_a="CREATE TABLE a ()", m0002_slow=slow)
+    killed = run_apply(url, folder)
+    assert eventually(lambda: bool(locks_of_yoyo(url)))
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert locks_of_yoyo(url)
+    (folder / "0002_slow.sql").write_text("SELECT 1")
+    started = time.monotonic()
+    assert migrate.apply(url, directory=folder) == ["0002_slow"]
+    assert time.monotonic() - started < 2
+    assert not locks_of_yoyo(url)
+
+
+def sessions(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+        )
+        return found.rowcount
+
+
+def run_in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def locks_of_yoyo(url: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url) as connection:
+        if connection.execute("SELECT to_regclass('yoyo_lock')").fetchone() == (None,):
+            return []
+        return connection.execute("SELECT * FROM yoyo_lock").fetchall()
 
 
 def test_the_lock_of_a_plain_yoyo_that_was_killed_is_removed(
@@ -394,6 +502,54 @@ def test_the_lock_of_a_plain_yoyo_at_work_is_respected(
             migrate.apply(url, directory=folder)
     assert migrate.apply(url, directory=folder) == []
     assert yoyo.wait() == 0
+
+
+@pytest.fixture
+def roles(url: str) -> Iterator[tuple[str, str]]:
+    """The database's URL as its owner, who is no superuser, and as a role that may do nothing there."""
+    name = database_of(url)
+    owner, stranger = f"owner_of_{name}", f"stranger_to_{name}"
+    execute(url, f"CREATE ROLE {owner} LOGIN; CREATE ROLE {stranger} LOGIN")
+    execute(url, f"ALTER DATABASE {name} OWNER TO {owner}; GRANT ALL ON SCHEMA public TO {owner}")
+    yield url.replace("postgres@", f"{owner}@"), url.replace("postgres@", f"{stranger}@")
+    execute(url, f"REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}, {stranger}")
+    execute(url, f"DROP ROLE {owner}, {stranger}")
+
+
+def test_the_lock_of_a_yoyo_of_another_role_is_respected(
+    url: str, roles: tuple[str, str], migrations: Migrations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_YOYO_LOCK_STALE_AFTER", 0.3)
+    owner, _ = roles
+    folder = migrations(m0001_a="CREATE TABLE a (id int)")
+    migrate.apply(owner, directory=folder)
+    migrations(m0002_b="-- transactional: false\nINSERT INTO a SELECT 1 FROM pg_sleep(2)")
+    yoyo = run_yoyo(url, folder)
+    assert eventually(lambda: bool(locks_of_yoyo(url)))
+    assert migrate.apply(owner, directory=folder) == []
+    assert yoyo.wait() == 0
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT * FROM a").fetchall() == [(1,)]
+
+
+def test_a_session_that_is_younger_than_the_lock_or_may_not_lock_is_no_yoyo(
+    url: str, roles: tuple[str, str], migrations: Migrations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_YOYO_LOCK_STALE_AFTER", 0.3)
+    monkeypatch.setattr(migrate, "_YOYO_LOCK_TIMEOUT", 1)
+    owner, stranger = roles
+    folder = migrations(m0001_a="CREATE TABLE a (id int)")
+    migrate.apply(owner, directory=folder)
+    migrations(m0002_b="CREATE TABLE b ()")
+    with psycopg.connect(owner) as own, psycopg.connect(stranger) as other:
+        for application in (own, other):
+            application.execute("SELECT 1")
+            application.commit()
+        execute(url, "INSERT INTO yoyo_lock VALUES (1, now() AT TIME ZONE 'UTC', 4711)")
+        with pytest.raises(TransactionConflictError, match="yoyo break-lock"):
+            migrate.apply(owner, directory=folder)
+        execute(url, "UPDATE yoyo_lock SET ctime = ctime - interval '1 hour'")
+        assert migrate.apply(owner, directory=folder) == ["0002_b"]
 
 
 # Plain yoyo.
@@ -469,6 +625,11 @@ CREATE VIEW v AS SELECT 1 AS one
 CREATE SCHEMA apart
 CREATE EXTENSION pg_trgm
 CREATE STATISTICS s ON id, name FROM t
+ALTER STATISTICS kept SET STATISTICS 17
+ALTER TABLE refers DISABLE TRIGGER ALL
+CREATE PUBLICATION p FOR TABLE t
+ALTER PUBLICATION kept_p SET TABLE refers (one)
+ALTER PUBLICATION kept_p SET TABLE refers WHERE (one > 1)
 CREATE TRIGGER stop BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()
 CREATE POLICY p ON t USING (id > 1)
 CREATE RULE r AS ON DELETE TO t DO INSTEAD NOTHING
@@ -489,6 +650,9 @@ def test_a_snapshot_shows_each_difference_of_two_schemas(url: str) -> None:
             CREATE INDEX t_name_idx ON t (name);
             CREATE TABLE parted (id int) PARTITION BY HASH (id);
             CREATE TABLE part_1 PARTITION OF parted FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+            CREATE STATISTICS kept ON id, name FROM t;
+            CREATE TABLE refers (one int PRIMARY KEY, other int REFERENCES refers);
+            CREATE PUBLICATION kept_p FOR TABLE refers;
             CREATE SEQUENCE numbers;
             CREATE TYPE mood AS ENUM ('glad');
             CREATE DOMAIN positive AS int CHECK (VALUE > 0);

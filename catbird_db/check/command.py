@@ -1,7 +1,7 @@
 """`catbird-db check`, `docs` and `explain`: `register` adds them to the command."""
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import DatabaseError, InvalidArgumentError
+from ..terminal import DatabaseUrl as AnyDatabaseUrl
+from ..terminal import bar, database
 
 if TYPE_CHECKING:
     from .runner import Report
@@ -60,7 +62,7 @@ def check(
         from .finding import render
         from .runner import run
 
-        with _progress() as progress:
+        with bar("") as progress:
             report = run(
                 database_url=database_url,
                 rules=rule or None,
@@ -98,7 +100,7 @@ def docs(
     with _errors_in_one_line():
         from .runner import queries_document
 
-        with _progress() as progress:
+        with bar("") as progress:
             text = queries_document(progress=progress)
     is_stale = not path.exists() or path.read_text("utf-8") != text
     if check and is_stale:
@@ -110,9 +112,7 @@ def docs(
 
 def explain(
     name: Annotated[str, typer.Argument(help="get_message, or chat.messages.get_message.")],
-    database_url: Annotated[
-        str, typer.Option("--database-url", envvar="DATABASE_URL", metavar="URL")
-    ],
+    database_url: AnyDatabaseUrl = None,
     arg: Annotated[
         list[str] | None, typer.Option("--arg", "-a", metavar="K=V", help="A parameter's value.")
     ] = None,
@@ -125,7 +125,7 @@ def explain(
         from .explain import find_statement
 
         statement = find_statement(name)
-        with connect(database_url) as connection:
+        with database(database_url) as url, connect(url) as connection:
             out.print(explained(connection, statement, given))
 
 
@@ -134,16 +134,6 @@ def _pair(argument: str) -> tuple[str, str]:
     if not separator:
         raise typer.BadParameter(f"{argument}: write name=value", param_hint="--arg")
     return name, value
-
-
-@contextmanager
-def _progress() -> Generator[Callable[[str], None]]:
-    """A line that says what is being done, on a terminal; nothing elsewhere."""
-    if not err.is_terminal:
-        yield lambda step: None
-        return
-    with err.status("") as status:
-        yield lambda step: status.update(escape(step))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import psycopg
 from pglast import enums
 
 from ..catalog import schema_snapshot
-from ..destructive import SETTING
+from ..destructive import GUARD, SETTING
 from ..errors import QueryError
 from ..migrate import apply, rollback, status
 from .database import Connection, connect, read_catalog
@@ -314,7 +314,7 @@ def _is_guard(statement: Any, migration: str) -> bool:
     if kind_of_node(statement) != "DoStmt":
         return False
     body = _body(statement)
-    asks = f"current_setting('{SETTING}'" in body and f"'{migration}'" in body
+    asks = GUARD.search(body) is not None and f"'{migration}'" in body
     does = ("lock table", "count(", "raise exception")
     return asks and all(one in body.lower() for one in does)
 

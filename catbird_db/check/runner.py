@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 try:
     import pglast as _  # noqa: F401 - before what needs it
@@ -52,7 +52,18 @@ from .subject import Catalog, Subject
 from .syntax import kind_of_node
 
 Check: TypeAlias = Callable[[Subject, Catalog], Iterator[Finding]]
-Progress: TypeAlias = Callable[[str], None]
+
+
+class Progress(Protocol):
+    """Called with what is done next; with how much of it is done, and of how much, where that is known."""
+
+    def __call__(self, step: str, done: int = 0, total: int | None = None, /) -> None: ...
+
+
+def _silent(step: str, done: int = 0, total: int | None = None, /) -> None:
+    """No progress is told."""
+
+
 Examined: TypeAlias = tuple[Subject, Finding | None]
 
 _CHECKS: tuple[Check, ...] = (
@@ -133,7 +144,7 @@ def run(
     database_url: str | None = None,
     rules: Collection[str] | None = None,
     package: str = "catbird_db",
-    progress: Progress = lambda step: None,
+    progress: Progress = _silent,
 ) -> Report:
     """Check the stubs, the SQL and the migrations of a package.
 
@@ -227,7 +238,7 @@ def _ask(
         if chosen & {*_OF_STATEMENTS}:
             place = compared(place, statements)
             for number, one in enumerate(statements, start=1):
-                progress(f"{number} of {len(statements)}: {one.statement.label}")
+                progress(one.statement.label, number, len(statements))
                 yield from check_statement(place, one)
         files = migrations.read(folders)
         yield from migrations.check_declared(place.catalog, files)
@@ -247,7 +258,7 @@ def _migrate(url: str, folders: Sequence[Path], *, thoroughly: bool) -> list[Fin
 
 
 @contextmanager
-def filled(url: str, progress: Progress = lambda step: None) -> Generator[Place]:
+def filled(url: str, progress: Progress = _silent) -> Generator[Place]:
     """A migrated throwaway, its tables filled."""
     with connect(url) as connection:
         catalog = read_catalog(connection)
@@ -314,7 +325,7 @@ def used_indexes(place: Place, statements: Iterable[Bound]) -> frozenset[str]:
     return frozenset(found)
 
 
-def queries_document(*, progress: Progress = lambda step: None) -> str:
+def queries_document(*, progress: Progress = _silent) -> str:
     """The text of docs/queries.md, from a throwaway."""
     progress("starting PostgreSQL")
     with throwaway() as url, filled(url, progress) as place:

@@ -13,7 +13,7 @@ import io
 import json
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Final, Literal
 from uuid import UUID, uuid4
@@ -510,6 +510,7 @@ async def reconcile(
     mend: bool = False,
     verify: bool = False,
     limit: BatchLimit = 1000,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Reconciliation:
     """Compare what the store holds with what the table says; may run at any time.
 
@@ -522,6 +523,7 @@ async def reconcile(
             what is found damaged is read twice.
         limit: of each kind of finding, so many; what is over is found by the next call once these
             are mended.
+        on_progress: called with how many keys of the store and rows of the table are compared.
 
     Raises:
         StorageError: the store belongs to another database, or failed to list or to look up.
@@ -529,12 +531,16 @@ async def reconcile(
     require_pool(pool)
     await _require_ours(pool, store)
     strays, undeleted, unknown, is_whole = list[str](), list[str](), list[str](), True
+    compared = 0
     async for entries in _in_batches(store.list()):
         some_strays, some_unknown = await _sorted_out(pool, entries)
         strays += some_strays
         unknown += some_unknown[: limit - len(unknown)]
         if mend:
             undeleted += await _undeleted(store, some_strays)
+        compared += len(entries)
+        if on_progress:
+            on_progress(compared)
         if len(strays) - len(undeleted) >= limit:
             is_whole = False
             break
@@ -550,6 +556,9 @@ async def reconcile(
                 (missing if size is None else damaged).append(one.hash)
                 if mend and size == one.size:
                     await mark_damaged(pool, hash=one.hash, generation=one.generation)
+        compared += len(page)
+        if on_progress:
+            on_progress(compared)
     return Reconciliation(
         strays=strays,
         undeleted=undeleted,

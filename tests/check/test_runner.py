@@ -35,7 +35,7 @@ def command(*arguments: str, before: str = "", cwd: Path | None = None):
 
 def test_nothing_is_found_in_the_project():
     steps: list[str] = []
-    report = run(progress=steps.append)
+    report = run(progress=lambda step, done=0, total=None, /: steps.append(step))
     assert not report.findings, "\n\n".join(map(str, report.findings))
     assert report.rules_run == RULES
     assert report.skipped == ()
