@@ -138,7 +138,7 @@ reveal_type(purge_deleted)  # (db: Pool | Connection, /, *, user_id: int, delete
 reveal_type(put_object)  # (pool: Pool, store: ObjectStore, /, *, body: bytes | bytearray | memoryview[int] | BinaryIO | AsyncIterable[bytes], sha256: str | None = None, owner: str | int | None = None) -> CoroutineType[Any, Any, StoredObject]
 reveal_type(read_file)  # (db: Pool | Connection, store: ObjectStore, /, *, user_id: int, path: str, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]
 reveal_type(read_version)  # (db: Pool | Connection, store: ObjectStore, /, *, user_id: int, file_id: UUID, version: int, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]
-reveal_type(reconcile)  # (pool: Pool, store: ObjectStore, /, *, mend: bool = False, verify: bool = False, limit: int = 1000) -> CoroutineType[Any, Any, Reconciliation]
+reveal_type(reconcile)  # (pool: Pool, store: ObjectStore, /, *, mend: bool = False, verify: bool = False, limit: int = 1000, on_progress: ((int) -> None) | None = None) -> CoroutineType[Any, Any, Reconciliation]
 reveal_type(record_file)  # (db: Pool | Connection, /, *, user_id: int, path: str, stored: StoredObject, content_type: str | None = None, if_match: str | None = None) -> CoroutineType[Any, Any, File]
 reveal_type(record_login)  # (db: Pool | Connection, /, *, user_id: int) -> CoroutineType[Any, Any, bool]
 reveal_type(refer_blob)  # (db: Pool | Connection, /, *, stored: StoredObject, uploaded_by_did: str, convo_id: str | None = None, mime_type: str | None = None) -> CoroutineType[Any, Any, Blob]
