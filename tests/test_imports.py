@@ -32,8 +32,8 @@ LAYERS = [
     {"health", "chat", "corpus", "items", "vault"},
     {"database"},
     {""},  # catbird_db itself, the public face
-    {"check", "demo", "testing"},
     {"terminal"},
+    {"check", "demo", "testing"},
     {"storage_commands"},
     {"cli"},
     {"__main__"},

@@ -321,6 +321,7 @@ SPECIAL: dict[tuple[str, str], tuple[Any, list[Any]]] = {
     ("delete_expired_key_packages", "limit"): (10, number(1, 100_000)),
     ("collect_garbage", "limit"): (10, number(1, 100_000)),
     ("reconcile", "limit"): (10, number(1, 100_000)),
+    ("reconcile", "on_progress"): (None, [SECRET, FIGURES, True, object()]),
     ("purge_deleted", "limit"): (10, number(1, 100_000)),
     ("retry_failed_documents", "limit"): (10, number(1, 100_000)),
     ("mark_unseen_stale", "limit"): (10, number(1, 100_000)),
