@@ -373,6 +373,8 @@ class Storm:
                 ("copy", lambda: copy_file(pool, **user, path=f"{path}/1.md", to=f"{to}/1.md", overwrite=overwrite)),
                 ("delete", lambda: delete_folder(pool, **user, path=path)),
                 ("delete", lambda: delete_file(pool, **user, path=f"{path}/0.md")),
+                ("delete", lambda: delete_file(pool, **user, path=path)),  # makes room for folders
+                ("delete", lambda: delete_file(pool, **user, path=path)),
                 ("restore", lambda: restore_folder(pool, **user, path=path)),
                 ("restore", lambda: restore_file(pool, **user, path=f"{path}/0.md")),
                 ("several", lambda: run_transaction(pool, self.several)),
