@@ -13,7 +13,7 @@ from ..config import Settings
 from ..errors import StorageError
 from .store import CHUNK, PREFIX, Seen, StoreEntry, in_thread
 
-ATTEMPTS: Final = 5
+ATTEMPTS: Final = 100
 """How often a file is written whose folder somebody removes meanwhile, being empty."""
 
 
@@ -106,10 +106,16 @@ def _write_whole(path: Path, body: BinaryIO, size: int) -> int:
 
 
 def _open_new(path: Path) -> BinaryIO:
+    """A new file, in a folder that others make and, when it is empty, remove meanwhile."""
     for _ in range(ATTEMPTS):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # the folder was empty, and who emptied it removed it
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             return path.open("xb")
+        except FileNotFoundError:  # removed since
+            continue
+        except FileExistsError:  # `mkdir` says so too when it is removed while it looks
+            if path.parent.is_file():
+                raise
     raise StorageError("the folder of an object is removed as fast as it is made")
 
 

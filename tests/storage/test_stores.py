@@ -162,6 +162,25 @@ async def test_a_folder_that_cannot_be_used_is_a_storage_error(tmp_path: Path) -
             pass
 
 
+async def test_a_folder_that_is_removed_while_it_is_made_is_made_again(tmp_path: Path) -> None:
+    """Whoever deletes an object removes the folder that it leaves empty."""
+    settings = Settings(object_store="folder", object_folder=f"{tmp_path}")
+    async with open_store(settings) as store, asyncio.TaskGroup() as group:
+
+        async def remove() -> None:
+            while True:
+                await store.delete(KEY)
+
+        async def write() -> None:
+            for _ in range(200):
+                await put(store, KEY, b"x")
+
+        removers = [group.create_task(remove()) for _ in range(3)]
+        await asyncio.gather(*(write() for _ in range(3)))
+        for remover in removers:
+            remover.cancel()
+
+
 async def test_the_default_folder_lies_in_the_users_data_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
