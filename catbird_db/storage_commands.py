@@ -83,9 +83,7 @@ def reconcile(
         for name in _FINDINGS:
             for one in getattr(found, name):
                 out.print(f"{name:8} {escape(one)}", soft_wrap=True)
-        amiss = sum(
-            len(getattr(found, name)) for name in ("missing", "damaged", "strays", "unknown")
-        )
+        amiss = sum(len(getattr(found, name)) for name in _FINDINGS)
         out.print(f"{amiss} findings, {found.removed} strays deleted" if amiss else "nothing amiss")
         if not found.is_whole:
             out.print("there is more than --limit: mend these, and ask again")

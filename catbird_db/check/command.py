@@ -4,15 +4,14 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from ..errors import DatabaseError, InvalidArgumentError
 from ..terminal import DatabaseUrl as AnyDatabaseUrl
-from ..terminal import bar, database
+from ..terminal import bar, database, fail
 
 if TYPE_CHECKING:
     from .runner import Report
@@ -28,9 +27,7 @@ DatabaseUrl = Annotated[
     ),
 ]
 
-# The result is for other programs too; what the run is about to do is for who waits for it.
-out = Console(highlight=False, soft_wrap=True, markup=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, markup=False)  # for other programs too
 
 
 def register(app: typer.Typer) -> None:
@@ -104,7 +101,7 @@ def docs(
             text = queries_document(progress=progress)
     is_stale = not path.exists() or path.read_text("utf-8") != text
     if check and is_stale:
-        _fail(f"{path} is stale: run 'catbird-db docs'")
+        fail(f"{path} is stale: run 'catbird-db docs'")
     if is_stale:
         path.write_text(text, encoding="utf-8")
     out.print(f"{path} is {'written' if is_stale else 'up to date'}")
@@ -143,9 +140,4 @@ def _errors_in_one_line() -> Generator[None]:
     try:
         yield
     except (DatabaseError, InvalidArgumentError, ImportError, psycopg.OperationalError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    err.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}")
-    sys.exit(1)
+        fail(str(error))

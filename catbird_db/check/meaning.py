@@ -59,8 +59,9 @@ class Meanings:
 
     def check(self, subject: Subject) -> Iterator[Finding]:
         """Where a statement stands against the others."""
-        own = Counter((use.column, use.meaning) for use in _uses(subject, self._catalog))
-        for use in _uses(subject, self._catalog):
+        uses = _uses(subject, self._catalog)
+        own = Counter((use.column, use.meaning) for use in uses)
+        for use in uses:
             counts = self._counts[use.column]
             usual, number = counts.most_common(1)[0] if counts else (use.meaning, 0)
             if usual != use.meaning and number > own[use.column, use.meaning]:

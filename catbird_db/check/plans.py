@@ -31,6 +31,7 @@ from .plan import (
     parameters_in,
 )
 from .subject import Catalog, Described, Index, Subject, Table
+from .syntax import exempts
 
 RULE = "index"
 
@@ -43,7 +44,7 @@ def check(connection: Connection, subject: Subject, catalog: Catalog) -> Iterato
     Args:
         connection: to a database that `fill` has filled.
     """
-    if subject.described is None or subject.statement.header.get("index", "").startswith("none"):
+    if subject.described is None or exempts(subject.statement.header.get("index", "")):
         return
     yield from _unknown_indexes(subject, catalog)
     plan = _plan(connection, subject, subject.described, catalog, "index")

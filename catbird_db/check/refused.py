@@ -8,6 +8,7 @@ from pglast import ast
 from .expressions import is_a, walk
 from .finding import Finding
 from .subject import Catalog, Subject
+from .syntax import constant_value
 from .uses import Meeting, constants
 
 RULE = "refused"
@@ -50,15 +51,8 @@ def _impossible(one: Meeting, catalog: Catalog) -> tuple[str, str] | None:
 
 
 def _text(one: Meeting) -> str:
-    value = one.value.val
-    return value.sval if is_a(value, ast.String) else str(getattr(value, "ival", ""))
+    return str(constant_value(one.value))
 
 
 def _written(one: Meeting) -> str:
-    return (
-        "NULL"
-        if one.value.isnull
-        else f"'{_text(one)}'"
-        if is_a(one.value.val, ast.String)
-        else _text(one)
-    )
+    return f"'{_text(one)}'" if is_a(one.value.val, ast.String) else _text(one)

@@ -8,7 +8,7 @@ from pglast import ast, enums
 
 from .expressions import operator, walk, without_casts
 from .functions import AGGREGATES
-from .syntax import kind_of_node, texts
+from .syntax import constant_value, kind_of_node, texts
 
 Column: TypeAlias = tuple[str, str]  # of a source, by its alias
 Key: TypeAlias = frozenset[str]
@@ -157,26 +157,15 @@ _STEADY = frozenset(
 
 
 def literal(node: Any) -> str | None:
-    node = without_casts(node)
-    if kind_of_node(node) != "A_Const" or node.isnull:
-        return None
-    return f"{type(node.val).__name__} {constant(node)}"
+    text = constant(node)
+    return None if text is None else f"{type(without_casts(node).val).__name__} {text}"
 
 
 def constant(node: Any) -> str | None:
     """The text of a constant that is not null; casts are passed over."""
     node = without_casts(node)
-    if kind_of_node(node) != "A_Const" or node.isnull:
-        return None
-    match kind_of_node(node.val):
-        case "Boolean":
-            return str(bool(node.val.boolval))
-        case "Integer":
-            return str(node.val.ival or 0)
-        case "Float":
-            return node.val.fval
-        case _:
-            return node.val.sval or ""
+    value = constant_value(node) if kind_of_node(node) == "A_Const" else None
+    return None if value is None else str(value)
 
 
 def equalities(condition: Any) -> Iterator[tuple[Any, Any]]:

@@ -22,7 +22,7 @@ from ..storage.objects import ObjectHash, Offset, require_owner
 from ..storage.store import Body
 from ..types import ContentType, Cursor, FileId, Limit, Row, UserId
 from ..users import get_user
-from .folders import ensure_folder, find_entry, get_folder
+from .folders import ensure_folder, find_replaced, get_folder
 from .links import relink
 from .paths import EntryPath, VaultPath, parent_of
 from .vaults import lock_vault
@@ -336,10 +336,9 @@ async def move_file(
         await lock_vault(tx, user_id=user_id)
         if await find_file_by_path(tx, user_id=user_id, path=path) is None:
             raise NotFoundError("move_file: path: there is no such file")
-        there = await find_entry(tx, user_id=user_id, path=to)
-        if there is not None and (there.kind == "folder" or not overwrite):
-            raise ConflictError(f"move_file: to: a {there.kind} is there")
-        if there is not None:
+        if await find_replaced(
+            tx, "move_file", user_id=user_id, path=to, kind="file", overwrite=overwrite
+        ):
             await trash_file(tx, user_id=user_id, path=to, deletion_id=uuid7())
         folder_id = await ensure_folder(tx, user_id=user_id, path=parent_of(to))
         moved = await rename_file(tx, user_id=user_id, path=path, to=to, folder_id=folder_id)
@@ -372,9 +371,9 @@ async def copy_file(
         source = await find_file_by_path(tx, user_id=user_id, path=path)
         if source is None:
             raise NotFoundError("copy_file: path: there is no such file")
-        there = await find_entry(tx, user_id=user_id, path=to)
-        if there is not None and (there.kind == "folder" or not overwrite):
-            raise ConflictError(f"copy_file: to: a {there.kind} is there")
+        await find_replaced(
+            tx, "copy_file", user_id=user_id, path=to, kind="file", overwrite=overwrite
+        )
         return await record_file(
             tx,
             user_id=user_id,

@@ -215,10 +215,9 @@ async def move_folder(
         await lock_vault(tx, user_id=user_id)
         if await get_folder(tx, user_id=user_id, path=path) is None:
             raise NotFoundError("move_folder: path: there is no such folder")
-        there = await find_entry(tx, user_id=user_id, path=to)
-        if there is not None and (there.kind == "file" or not overwrite):
-            raise ConflictError(f"move_folder: to: a {there.kind} is there")
-        if there is not None:
+        if await find_replaced(
+            tx, "move_folder", user_id=user_id, path=to, kind="folder", overwrite=overwrite
+        ):
             await delete_tree(tx, user_id=user_id, path=to, deletion_id=uuid7())
         parent_id = await ensure_folder(tx, user_id=user_id, path=parent_of(to))
         moved = await move_tree(tx, user_id=user_id, path=path, to=to, parent_id=parent_id)
@@ -289,6 +288,27 @@ async def purge_deleted(
     async with transaction(db) as tx:
         await lock_vault(tx, user_id=user_id)
         return await purge_trees(tx, user_id=user_id, deleted_before=deleted_before, limit=limit)
+
+
+async def find_replaced(
+    tx: Connection,
+    caller: str,
+    /,
+    *,
+    user_id: UserId,
+    path: VaultPath,
+    kind: Literal["folder", "file"],
+    overwrite: bool,
+) -> Occupant | None:
+    """Under the vault's lock: what a move or a copy finds at its target and may replace.
+
+    Raises:
+        ConflictError: it is of the other kind, or ``overwrite`` is not given.
+    """
+    there = await find_entry(tx, user_id=user_id, path=path)
+    if there is not None and (there.kind != kind or not overwrite):
+        raise ConflictError(f"{caller}: to: a {there.kind} is there")
+    return there
 
 
 async def ensure_folder(tx: Connection, /, *, user_id: UserId, path: VaultPath) -> UUID | None:
