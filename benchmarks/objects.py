@@ -1,10 +1,12 @@
 """put_object and open_object beside the minio client called directly, on one SeaweedFS.
 
 The client alone is what any program would call: its put_object and get_object, in threads, as many
-as there are tasks, over a pooled HTTP client of that size.
+as there are tasks, over a pooled HTTP client of that size. It does not check what it reads, as ours
+does: reads stand beside the client with SHA-256 of what it read, too.
 """
 
 import asyncio
+import hashlib
 import io
 import itertools
 import os
@@ -22,14 +24,14 @@ from tests.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed, seaweed
 
 from .measure import Measured, Pace, Turn, measure, turn_of
 
-__all__ = ["DIRECT", "KEPT", "TASKS", "Transfer", "measure_objects"]
+__all__ = ["DIRECT", "HASHING", "KEPT", "TASKS", "Transfer", "measure_objects"]
 
 TASKS = 16
 KIB, MIB = 2**10, 2**20
 KEPT = 32
 """Objects that are read, in turn."""
 
-DIRECT, OURS = "minio client", "catbird_db"
+DIRECT, HASHING, OURS = "minio client", "minio client and SHA-256", "catbird_db"
 
 Operation: TypeAlias = Literal["put_object", "open_object"]
 
@@ -106,12 +108,20 @@ class _Direct:
         await self._run(self._client.put_object, BUCKET, key, io.BytesIO(body), len(body))
 
     async def get(self, key: str) -> int:
-        return await self._run(self._read, key)
+        return len(await self._run(self._read, key))
 
-    def _read(self, key: str) -> int:
+    async def get_hashing(self, key: str) -> int:
+        return await self._run(self._read_and_hash, key)
+
+    def _read_and_hash(self, key: str) -> int:
+        body = self._read(key)
+        hashlib.sha256(body).hexdigest()
+        return len(body)
+
+    def _read(self, key: str) -> bytes:
         response = self._client.get_object(BUCKET, key)
         try:
-            return len(response.read())
+            return response.read()
         finally:
             response.close()
             response.release_conn()
@@ -153,10 +163,17 @@ async def _turns(
     async def get_direct(task: int) -> None:
         assert await direct.get(keys[next(numbers) % KEPT]) == transfer.size
 
+    async def get_hashing(task: int) -> None:
+        assert await direct.get_hashing(keys[next(numbers) % KEPT]) == transfer.size
+
     async def get_ours(task: int) -> None:
         size = 0
         async for chunk in open_object(pool, store, hash=hashes[next(numbers) % KEPT]):
             size += len(chunk)
         assert size == transfer.size
 
-    return {DIRECT: turn_of(get_direct), OURS: turn_of(get_ours)}
+    return {
+        DIRECT: turn_of(get_direct),
+        HASHING: turn_of(get_hashing),
+        OURS: turn_of(get_ours),
+    }

@@ -29,7 +29,7 @@ from .corpus import BARE_COPY, CHUNKS_PER_DOCUMENT, LIST_LAYOUT, NAIVE, Corpus
 from .corpus import OURS as OUR_CORPUS
 from .measure import Measured, Pace
 from .moves import Moves
-from .objects import DIRECT, Transfer
+from .objects import DIRECT, HASHING, Transfer
 from .tables import BATCH
 
 __all__ = ["ONE_BY_ONE", "Mark", "Results", "Scenario", "facts_of", "judge", "show", "write"]
@@ -241,10 +241,12 @@ def _objects(results: Results) -> tuple[list[str], list[list[str]]]:
             f"{measured.median(Ours.name):,.0f}",
             f"{measured.median(DIRECT):,.0f}",
             f"{1 / measured.ratio(Ours.name, DIRECT):.2f}",
+            f"{1 / measured.ratio(Ours.name, HASHING):.2f}" if HASHING in measured.rounds else "",
         ]
         for transfer, measured in results.objects.items()
     ]
-    return ["µs", Ours.name, "minio client alone", "our rate as a part of its"], rows
+    header = ["µs", Ours.name, "minio client alone", "our rate as a part of its"]
+    return [*header, "and of its with SHA-256"], rows
 
 
 def _marks(results: Results) -> tuple[list[str], list[list[str]]]:

@@ -405,7 +405,7 @@ async def open_object(
     start: Offset = 0,
     length: Offset | None = None,
 ) -> AsyncIterator[bytes]:
-    """The bytes of an object in chunks of at most 1 MiB, or a range of them.
+    """The bytes of an object in chunks of at most 512 KiB, or a range of them.
 
     Who is given all bytes has been given the right ones: the hash is verified before the last chunk
     is. A range is verified by its length only. Which tenant may read is not asked here.

@@ -21,8 +21,8 @@ __all__ = ["ObjectStore", "StoreEntry", "open_store"]
 
 T = TypeVar("T")
 
-CHUNK: Final = 2**20
-"""Bytes read, hashed or written at a time."""
+CHUNK: Final = 2**19
+"""Bytes read, hashed or written at a time; so many stay with each thread that ever read some."""
 
 SPOOL_IN_MEMORY: Final = 2**20
 """A body of unknown length stays in memory up to so many bytes, and goes to a file beyond."""
