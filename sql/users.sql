@@ -53,6 +53,7 @@ SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at,
 -- name: change_user :maybe
 -- Change what is given, and leave the rest: null is absent, but where a flag says that null is meant.
 -- tenant: user_id
+-- actor: none (the DID is one to have from now on)
 -- index: users_pkey
 UPDATE users AS u
    SET username = coalesce(:username::text, u.username),

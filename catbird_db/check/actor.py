@@ -28,10 +28,11 @@ what is joined must be covered where it has a row: by its ON, or by what is on i
 a side of an OR it lets others pass, for the reason given.
 
 A statement that tells whether somebody is a member, for its caller to decide, is not covered as a whole:
-``-- actor: none (reason)`` says so, or no actor line.
+``-- actor: none (reason)`` says so. So does no actor line, unless a parameter, tenants aside, has the name
+of one that acts in another statement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from .facts import Facts, term
@@ -50,9 +51,31 @@ from .levels import (
 )
 from .scope import Unresolved, resolve
 from .subject import Catalog, Subject, Table
-from .syntax import at_token
+from .syntax import at_token, exempts
 
 RULE = "actor"
+
+
+def acting(subjects: Iterable[Subject]) -> frozenset[str]:
+    """The parameters that act in some statement of a package."""
+    return frozenset(one.statement.actor[0] for one in subjects if one.statement.actor)
+
+
+def check_silence(subject: Subject, acting: Collection[str]) -> Iterator[Finding]:
+    """A header that does not say whether the statement answers for somebody who acts elsewhere."""
+    header = subject.statement.header
+    tenant = header.get("tenant", "none")
+    if "actor" in header or exempts(tenant):
+        return
+    tenants = [name.strip() for name in tenant.split(",")]
+    for name in subject.statement.parameters:
+        if name in acting and name not in tenants:
+            yield subject.at_header(
+                "name",
+                RULE,
+                f":{name} is the actor of other statements, and this header does not say whose act this is",
+                f"-- actor: {name}; or -- actor: none (who decides that this may be done)",
+            )
 
 
 def check(subject: Subject, catalog: Catalog) -> Iterator[Finding]:

@@ -124,14 +124,15 @@ class Place:
     """A migrated database to ask.
 
     ``filled``: its tables hold what a planner must see. ``meanings``: what all statements of the
-    package hold columns against; None where one is looked at alone. ``examined``: statements that
-    were prepared already.
+    package hold columns against; None where one is looked at alone. ``acting``: the parameters that
+    act in some of them. ``examined``: statements that were prepared already.
     """
 
     connection: Connection
     catalog: Catalog
     filled: bool
     meanings: meaning.Meanings | None = None
+    acting: frozenset[str] = frozenset()
     examined: Mapping[Bound, Examined] = field(default_factory=dict[Bound, Examined])
 
     def examine(self, statement: Bound) -> Examined:
@@ -283,6 +284,7 @@ def check_statement(place: Place, statement: Bound) -> Iterator[Finding]:
     else:
         for check in _CHECKS:
             yield from check(subject, place.catalog)
+        yield from actor.check_silence(subject, place.acting)
         if place.meanings is not None:
             yield from place.meanings.check(subject)
         if place.filled:
@@ -303,7 +305,12 @@ def compared(place: Place, statements: Iterable[Bound]) -> Place:
     """The same place, where each statement is looked at beside the others."""
     examined = {one: examine(place.connection, one) for one in statements}
     prepared = [subject for subject, _ in examined.values() if subject.described is not None]
-    return replace(place, meanings=meaning.Meanings(prepared, place.catalog), examined=examined)
+    return replace(
+        place,
+        meanings=meaning.Meanings(prepared, place.catalog),
+        acting=actor.acting(prepared),
+        examined=examined,
+    )
 
 
 def used_indexes(place: Place, statements: Iterable[Bound]) -> frozenset[str]:

@@ -5,6 +5,7 @@
 -- name: add_member :one
 -- Add a member, or one who left again; an active one stays as it is. Nothing is unread.
 -- tenant: convo_id
+-- actor: none (who may add is for its caller to decide)
 -- index: conversations_pkey, members_pkey
 WITH locked AS MATERIALIZED (
     SELECT c.last_seq, c.app_count FROM conversations AS c WHERE c.id = :convo_id FOR NO KEY UPDATE
@@ -22,6 +23,7 @@ RETURNING m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq;
 -- name: remove_member :value
 -- End a membership; the Welcomes that still wait for this member go with it.
 -- tenant: convo_id
+-- actor: none (who may remove is for its caller to decide)
 -- index: conversations_pkey, members_pkey, members_member_did_idx, welcome_recipients_pending_idx, welcome_recipients_pkey
 WITH locked AS MATERIALIZED (
     SELECT c.id FROM conversations AS c WHERE c.id = :convo_id FOR NO KEY UPDATE
@@ -43,6 +45,7 @@ SELECT EXISTS (SELECT FROM parted) AS removed;
 -- name: is_member :value
 -- Whether this DID is an active member.
 -- tenant: convo_id
+-- actor: none (whether this is a member is what it answers)
 -- index: members_pkey, members_member_did_idx
 SELECT EXISTS (
     SELECT FROM members AS m
@@ -65,6 +68,7 @@ SELECT m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq
 -- name: get_membership :maybe
 -- The membership of one DID, also of one who left.
 -- tenant: convo_id
+-- actor: none (whether this is a member is what it answers)
 -- index: members_pkey
 SELECT m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq
   FROM members AS m
@@ -75,6 +79,7 @@ SELECT m.convo_id, m.member_did, m.joined_at, m.left_at, m.read_seq
 -- The mark stays between what retention removed and the newest message. A send of the member's
 -- own may have moved the mark past what this statement's snapshot counts, hence the greatest().
 -- tenant: convo_id
+-- actor: member_did
 -- index: members_pkey, members_member_did_idx, conversations_pkey
 UPDATE members AS m
    SET read_app_count = greatest(
@@ -89,6 +94,7 @@ RETURNING greatest(c.app_count, m.read_app_count) - m.read_app_count AS unread_c
 -- name: reset_unread_count :value
 -- Mark all as read.
 -- tenant: convo_id
+-- actor: member_did
 -- index: members_pkey, members_member_did_idx, conversations_pkey
 UPDATE members AS m
    SET read_seq = greatest(m.read_seq, c.last_seq),
@@ -101,6 +107,7 @@ RETURNING greatest(c.app_count, m.read_app_count) - m.read_app_count AS unread_c
 -- name: mark_read :value
 -- Mark all up to a message as read; never back.
 -- tenant: convo_id
+-- actor: member_did
 -- index: members_pkey, members_member_did_idx, conversations_pkey, messages_pkey
 UPDATE members AS m
    SET read_seq = greatest(m.read_seq, least(:seq::bigint, c.last_seq)),

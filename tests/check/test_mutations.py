@@ -123,6 +123,10 @@ STATEMENTS = [
     case("actor", "apply_commit", "EXISTS (SELECT FROM committer)", "EXISTS (SELECT FROM locked)"),
     case("actor", "apply_commit", ":external::boolean OR", "NOT :external::boolean OR"),
     case("actor", "get_message", "r.left_at IS NULL", "r.left_at IS NOT NULL"),
+    case("actor", "get_message", "-- actor: reader_did\n", ""),
+    case("actor", "get_collection", "-- actor: user_id\n", ""),
+    case("actor", "is_member", "-- actor: none (", "-- Actor: none ("),
+    case(NEAR_MISS, "mark_read", "-- actor: member_did", "-- actor: none (a trusted caller)"),
     case(NEAR_MISS, "get_message", "r.member_did = :reader_did", ":reader_did = r.member_did"),
     # ---- index: the plan, on filled tables
     case("index", "get_message", "ON s.convo_id = :convo_id", "ON lower(s.convo_id) = :convo_id"),
