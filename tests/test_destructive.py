@@ -415,7 +415,7 @@ def test_a_step_that_cannot_have_its_lock_gives_up_rather_than_queue_all_traffic
         reader.execute("SELECT count(*) FROM tags")
         with pytest.raises((DestructiveMigrationError, QueryError, TransactionConflictError)):
             migrate.apply(url, directory=folder, allow_destructive=[PYTHON])
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("kind", [SQL, PYTHON])

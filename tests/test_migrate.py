@@ -449,7 +449,7 @@ def test_the_committed_lock_of_one_of_ours_that_was_killed_is_removed_at_once(
     (folder / "0002_slow.sql").write_text("SELECT 1")
     started = time.monotonic()
     assert migrate.apply(url, directory=folder) == ["0002_slow"]
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30  # the statement that it slept in takes 60
     assert not locks_of_yoyo(url)
 
 

@@ -35,7 +35,7 @@ def test_the_whole_rule_takes_less_than_ten_seconds(filled: Filled) -> None:
     start = time.perf_counter()
     for one in bound():
         judged(filled, one)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 10
 
 
 # name, statement, what is changed, what the finding says, what it underlines
