@@ -1,6 +1,7 @@
 """The documentation runs: each Python example, from top to bottom, on a real database."""
 
 import ast
+import inspect
 import os
 import re
 import subprocess
@@ -49,6 +50,18 @@ def test_the_usage_page_shows_every_public_function() -> None:
     text = (ROOT / "docs" / "usage.md").read_text()
     functions = [name for name in catbird_db.__all__ if name.islower()]
     assert [name for name in functions if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_usage_page_says_which_functions_ask_nobody() -> None:
+    section = (ROOT / "docs" / "usage.md").read_text().partition("### Who may call")[2]
+    named = {*re.findall(r"`([a-z_]+)`", section.partition("\n## ")[0])}
+    asking = {*"reader_did sender_did committer_did uploaded_by_did recipient_did user_id".split()}
+    asking |= {"creator_did", "owner_id", "did"}  # who makes it, or what is one's own
+    for name in catbird_db.__all__:
+        function = getattr(catbird_db, name)
+        domain = getattr(function, "__module__", "").split(".")[1:2]
+        if inspect.iscoroutinefunction(function) and domain[0] in ("chat", "vault", "corpus"):
+            assert name in named or asking & {*inspect.signature(function).parameters}, name
 
 
 def test_the_project_of_the_extending_page_passes_its_tests_and_the_check(tmp_path: Path) -> None:

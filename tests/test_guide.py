@@ -1,4 +1,4 @@
-"""docs/operations.md, "Changes without downtime": its files, run while programs write."""
+"""docs/operations.md: its role, and "Changes without downtime": its files, run while programs write."""
 
 import random
 import re
@@ -86,6 +86,29 @@ def folder(tmp_path: Path) -> Path:
     for name, content in files:
         (tmp_path / name).write_text(content)
     return tmp_path
+
+
+def test_the_role_of_the_application_has_rows_and_no_more(catbird_database_url: str) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    section = page.partition("### A role for the application")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"^```sql\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    role = f"app_{uuid7().hex}"
+    with psycopg.connect(catbird_database_url, autocommit=True) as connection:
+        connection.execute(example.replace("catbird_app", role))
+        found = connection.execute(
+            "SELECT c.relname, array_agg(p.name ORDER BY p.name)"
+            "  FROM pg_class AS c, pg_namespace AS n,"
+            "       unnest(ARRAY['DELETE', 'INSERT', 'SELECT', 'TRIGGER', 'TRUNCATE', 'UPDATE']) AS p (name)"
+            " WHERE n.oid = c.relnamespace AND n.nspname = 'public' AND c.relkind IN ('r', 'p')"
+            "   AND has_table_privilege(%s, c.oid, p.name) GROUP BY c.relname",
+            [role],
+        ).fetchall()
+        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")  # type: ignore[arg-type]
+    special = {name: held for name, held in found if len(held) != 4}
+    assert len(found) > 30
+    assert special.pop("audit_log") == ["INSERT", "SELECT"]
+    assert {*special} == {"_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock"}
+    assert [*special.values()] == [["SELECT"]] * 4
 
 
 @pytest.mark.parametrize("kind", ["sql", "py"])

@@ -18,7 +18,7 @@ from ..pool import Executor
 from ..query import query
 from ..signature import validated
 from ..storage import ObjectStore, StoredObject, open_object
-from ..storage.objects import Offset
+from ..storage.objects import Offset, require_owner
 from ..types import (
     BatchLimit,
     CollectionId,
@@ -355,7 +355,10 @@ async def create_document(
 
     Raises:
         NotFoundError: there is no such collection, or this user may not write to it; or no such object.
+        InvalidArgumentError: with OBJECT_DEDUPE=tenant, ``stored`` was put for another owner.
     """
+    if stored:
+        require_owner(stored, owner=user_id)
     document = await insert_document(
         db,
         collection_id=collection_id,
@@ -392,7 +395,11 @@ async def create_documents(
 
     Raises:
         NotFoundError: as for `create_document`.
+        InvalidArgumentError: as for `create_document`.
     """
+    for one in documents:
+        if one.stored:
+            require_owner(one.stored, owner=user_id)
     first = {one.content_hash: one for one in reversed(documents)}
     distinct = list(first.values())
     inserted = await insert_documents(

@@ -67,15 +67,18 @@ def findings(rule: str, place: Place, folder: Path) -> Iterator[Finding]:
             *migrations.check(migrations.read([changed_migrations(folder, first(FILES, rule))]))
         ]
     else:
-        one = first(STATEMENTS, rule)
-        original = statement(one.name).statement
-        shift = original.line - 1
-        for finding in found_of(place, mutant(folder, one.name, (one.old, one.new))):
-            path = original.path.relative_to(Path(catbird_db.__file__).parent)
-            yield replace(finding, path=path, line=finding.line + shift)
+        yield from findings_of(first(STATEMENTS, rule), place, folder)
         return
     for finding in found:
         yield replace(finding, path=Path("migrations") / finding.path.name)
+
+
+def findings_of(one: Case, place: Place, folder: Path) -> Iterator[Finding]:
+    """As they would stand in the project's own file."""
+    original = statement(one.name).statement
+    path = original.path.relative_to(Path(catbird_db.__file__).parent)
+    for finding in found_of(place, mutant(folder, one.name, (one.old, one.new))):
+        yield replace(finding, path=path, line=finding.line + original.line - 1)
 
 
 @contextmanager
@@ -98,6 +101,14 @@ def test_the_example_of_a_rule_is_what_is_printed(rule: str, place: Place, tmp_p
         DOCUMENT.write_text(text, encoding="utf-8")
         return
     assert found[2] == expected
+
+
+def test_the_example_of_the_readme_is_what_is_printed(place: Place, tmp_path: Path):
+    text = (DOCUMENT.parent.parent / "README.md").read_text("utf-8")
+    found = re.search(r"Forget `([^`]+)`[^`]*```text\n(.*?\n)```\n", text, re.DOTALL)
+    assert found
+    forgotten = Case("actor", "list_messages_since", f" AND {found[1]}", "")
+    assert "".join(f"{one}\n" for one in findings_of(forgotten, place, tmp_path)) == found[2]
 
 
 def test_the_document_has_no_rule_that_is_none():

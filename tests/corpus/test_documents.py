@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from itertools import product
+from pathlib import Path
 from typing import Any, get_args
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from catbird_db import (
     NotFoundError,
     ObjectStore,
     Pool,
+    Settings,
     StoredObject,
     collection_statistics,
     count_chunks,
@@ -35,6 +37,7 @@ from catbird_db import (
     list_documents,
     mark_unseen_stale,
     object_reference_count,
+    open_store,
     put_object,
     replace_chunks,
     retry_failed_documents,
@@ -326,6 +329,27 @@ async def test_an_original_can_be_given_later_and_is_not_replaced(
         assert (await document(catbird_pool, one, content)).has_original
     assert await object_reference_count(catbird_pool, hash=first.hash) == 2
     assert await object_reference_count(catbird_pool, hash=second.hash) == 0
+
+
+async def test_with_dedupe_by_tenant_nobodys_document_gets_the_original_of_another(
+    catbird_pool: Pool, tmp_path: Path
+) -> None:
+    one, other = await collection(catbird_pool), await collection(catbird_pool)
+    async with open_store(
+        Settings(object_folder=f"{tmp_path}", object_dedupe="tenant")
+    ) as by_tenant:
+        stored = await put_object(catbird_pool, by_tenant, body=b"the original", owner=one.owner_id)
+    stolen = new("b").model_copy(update={"stored": stored})
+    for theft in (
+        document(catbird_pool, other, "a", stored=stored),
+        create_documents(catbird_pool, **whose(other), documents=[new("c"), stolen]),
+    ):
+        with pytest.raises(InvalidArgumentError, match=r"stored: .*another owner"):
+            await theft
+    assert (await collection_statistics(catbird_pool, **whose(other))).document_count == 0
+    assert (await document(catbird_pool, one, "a", stored=stored)).has_original
+    (own,) = await create_documents(catbird_pool, **whose(one), documents=[stolen])
+    assert own.has_original
 
 
 async def original(pool: Pool, store: ObjectStore, **which: Any) -> bytes:
