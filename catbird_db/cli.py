@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
@@ -18,12 +18,7 @@ from .errors import DatabaseError, DestructiveMigrationError, StorageError
 from .storage_commands import register as register_storage
 from .terminal import AsJson, Bar, DatabaseUrl, bar, database, err, fail, on_pool, out, spinner
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["app", "main"]
-
-T = TypeVar("T")
 
 WOULD_LOSE_DATA = 3
 INTERRUPTED = 130  # what a shell reports for Ctrl-C

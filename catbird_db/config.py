@@ -1,6 +1,5 @@
 """Settings, read from the environment. `.env.example` lists each with its default and reason."""
 
-import os
 import re
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -81,9 +80,9 @@ class Settings(BaseSettings):
     s3_region: str | None = None
     """Its region; unset = asked for."""
     s3_access_key: str | None = Field(default=None, repr=False)
-    """Who we are."""
+    """The access key."""
     s3_secret_key: str | None = Field(default=None, repr=False)
-    """That we are."""
+    """Its secret; never shown."""
 
     def __init__(self, **values: object) -> None:
         try:
@@ -140,8 +139,16 @@ class Settings(BaseSettings):
         return self.database_url
 
     def object_folder_or_default(self) -> Path:
-        """``object_folder``, or ``catbird-db/objects`` in the user's data folder."""
-        if self.object_folder is not None:
-            return Path(self.object_folder).expanduser().absolute()
-        data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-        return Path(data).expanduser() / "catbird-db" / "objects"
+        """``object_folder``, or ``catbird-db/objects`` in the user's data folder.
+
+        Raises:
+            InvalidArgumentError: the user has no home.
+        """
+        try:
+            if self.object_folder is not None:
+                return Path(self.object_folder).expanduser().absolute()
+            from .embedded import user_folder
+
+            return user_folder("XDG_DATA_HOME", ".local/share") / "objects"
+        except RuntimeError:
+            raise InvalidArgumentError("OBJECT_FOLDER: this user has no home: set it") from None

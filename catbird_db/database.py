@@ -32,7 +32,7 @@ async def open_database(
     ``postgres`` is the server of DATABASE_URL. ``embedded`` is kept in the user's data folder: all
     processes of the user share one server, the first starts it and the last stops it. ``memory`` is
     a server of its own for each call, empty, and deleted with its data at the end of the block; what
-    a killed process left behind, the next start deletes. Starting one takes a second or two.
+    a killed process left behind, the next start deletes. Starting one takes 0.3 to 2 s.
 
     Args:
         settings: the environment's by default.

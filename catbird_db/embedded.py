@@ -120,8 +120,8 @@ def start_server(directory: Path | None = None) -> EmbeddedServer:
     skips all waiting for the disk, and is deleted with its data when it stops. The superuser is
     `postgres`, without a password: the socket lies in a folder that only its owner enters.
 
-    As root, the server runs as the system user `embedded_postgres` (created if missing), who is
-    allowed to pass through, not to list, the folders above the data and above the binaries.
+    As root, the server runs as the system user `embedded_postgres` (created if missing). For it, everybody
+    may then pass through, not list, the folders above the data and above the binaries.
 
     Raises:
         DatabaseConnectionError: PostgreSQL does not start there; carries the end of its log.
@@ -157,12 +157,17 @@ def user_data_dir() -> Path:
         DatabaseConnectionError: the user has no home.
     """
     try:
-        return _user_folder("XDG_DATA_HOME", ".local/share")
+        return user_folder("XDG_DATA_HOME", ".local/share")
     except RuntimeError:
         raise _failure("this user has no home: set XDG_DATA_HOME") from None
 
 
-def _user_folder(variable: str, below_home: str) -> Path:
+def user_folder(variable: str, below_home: str) -> Path:
+    """The user's folder for catbird-db: below that of an XDG variable, or below home.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
     given = Path(os.environ.get(variable, ""))
     base = given if given.is_absolute() else Path.home() / below_home  # as the standard says
     return base / "catbird-db"
@@ -362,6 +367,7 @@ def _leave(signum: int, frame: FrameType | None) -> None:
 def _start(home: Path, bin_dir: Path, throwaway: bool) -> subprocess.Popen[bytes]:
     data = home / _DATA
     with (home / _LOG).open("wb") as log:
+        (home / _LOG).chmod(0o600)  # it may show what a failed statement was given
         account = _account() if os.geteuid() == 0 else None
         if account:
             _let_through(bin_dir)
@@ -435,7 +441,7 @@ def _cached_data(bin_dir: Path, account: pwd.struct_passwd | None) -> Path | Non
     ).stdout
     made_of = repr((version, _THROWAWAY_SETTINGS, account and account.pw_uid)).encode()
     with contextlib.suppress(RuntimeError):
-        folder = _user_folder("XDG_CACHE_HOME", ".cache")
+        folder = user_folder("XDG_CACHE_HOME", ".cache")
         return folder / f"data-{hashlib.sha256(made_of).hexdigest()[:16]}.tar"
     return None
 

@@ -92,7 +92,8 @@ class SerializationError(DatabaseError):
 
 
 class ConflictError(DatabaseError):
-    """The name or id is taken by something else."""
+    """What is there does not allow it: a name, id or path is taken, the content is not the expected
+    one, or a status may not become this one."""
 
 
 class ConstraintError(DatabaseError):
@@ -154,6 +155,8 @@ class IntegrityError(StorageError):
     """Bytes that came back are not the bytes that were stored."""
 
 
+_GONE = (NotFoundError, "the object is gone: its lease had ended; store it again")
+
 # What a violated constraint says to the caller, where its name says more than its kind.
 BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "conversations_pkey": (ConflictError, "this conversation id is taken"),
@@ -165,7 +168,7 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "users_email_key": (ConflictError, "this email is another user's"),
     "users_did_key": (ConflictError, "this DID is another user's"),
     "blobs_convo_id_fkey": (NotFoundError, "no such conversation"),
-    "blobs_object_fkey": (NotFoundError, "the object is gone: its lease had ended; store it again"),
+    "blobs_object_fkey": _GONE,
     "collections_owner_id_name_key": (ConflictError, "the owner has a collection of this name"),
     "collections_owner_id_fkey": (NotFoundError, "no such user"),
     "collections_sync_check": (
@@ -175,10 +178,7 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "collection_permissions_user_id_fkey": (NotFoundError, "no such user"),
     "collection_permissions_collection_id_fkey": (NotFoundError, "no such collection"),
     "documents_collection_id_fkey": (NotFoundError, "no such collection"),
-    "documents_object_fkey": (
-        NotFoundError,
-        "the object is gone: its lease had ended; store it again",
-    ),
+    "documents_object_fkey": _GONE,
     "chunks_document_fkey": (NotFoundError, "no such document"),
     "operations_pkey": (ConflictError, "this operation id is taken"),
     "operations_collection_id_fkey": (NotFoundError, "no such collection"),
@@ -188,11 +188,8 @@ BY_CONSTRAINT: Final[dict[str, tuple[type[DatabaseError], str]]] = {
     "folders_path_check": (InvalidArgumentError, "path: the vault takes no such path"),
     "files_path_key": (ConflictError, "this path is taken"),
     "files_path_check": (InvalidArgumentError, "path: the vault takes no such path"),
-    "files_object_fkey": (NotFoundError, "this object is not stored (any more): put it again"),
-    "file_versions_object_fkey": (
-        NotFoundError,
-        "this object is not stored (any more): put it again",
-    ),
+    "files_object_fkey": _GONE,
+    "file_versions_object_fkey": _GONE,
     "published_pages_permalink_key": (ConflictError, "another page has this permalink"),
     "published_pages_permalink_check": (InvalidArgumentError, "permalink: pages take none such"),
 }

@@ -92,7 +92,8 @@ async def health_check(pool: Pool, /, *, migrations: Sequence[str] | None = None
     if state and state.in_recovery:
         problems.append("the server is a standby: it takes no writes")
     if waiting:
-        problems.append(f"{waiting} callers wait for a connection: raise DB_POOL_MAX_SIZE")
+        do = "look for slow statements, then raise DB_POOL_MAX_SIZE"
+        problems.append(f"{waiting} callers wait for a connection: {do}")
     return Health(
         status="unavailable" if state is None else "degraded" if problems else "ok",
         problems=problems,

@@ -376,3 +376,4 @@ def test_root_opens_the_folders_above_the_data_to_pass_through_and_not_to_look_i
         assert query(server, "SELECT 1") == 1
     assert kept.stat().st_mode & 0o077 == 0o001
     assert (kept / "data").stat().st_mode & 0o077 == 0
+    assert (kept / "postgres.log").stat().st_mode & 0o077 == 0

@@ -98,7 +98,9 @@ async def test_callers_that_wait_for_a_connection_are_a_problem(
         first, second, third = await asyncio.gather(*checks)
         assert [one.pool_waiting for one in (first, second, third)] == [0, 1, 2]
         assert [one.status for one in (first, second, third)] == ["ok", "degraded", "degraded"]
-        assert third.problems == ["2 callers wait for a connection: raise DB_POOL_MAX_SIZE"]
+        assert third.problems == [
+            "2 callers wait for a connection: look for slow statements, then raise DB_POOL_MAX_SIZE"
+        ]
         assert (await health_check(pool)).status == "ok"
 
 

@@ -512,7 +512,7 @@ _COPIED: Final = (
 async def _copy_chunks(
     tx: Connection, collection_id: UUID, document_id: UUID, version: int, chunks: Sequence[NewChunk]
 ) -> None:
-    """COPY, as no statement of sql/ can: faster than unnest (docs/decisions.md has by how much)."""
+    """COPY: the document is not held as six arrays in one message (docs/decisions.md)."""
     records = (
         (
             *(collection_id, document_id, place, version, chunk.content, chunk.token_count),

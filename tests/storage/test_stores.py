@@ -190,6 +190,8 @@ async def test_the_default_folder_lies_in_the_users_data_folder(
     async with open_store() as store:
         await put(store, KEY, b"here")
     assert (tmp_path / "catbird-db" / "objects" / KEY).read_bytes() == b"here"
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")  # to be ignored, as the standard says
+    assert Settings().object_folder_or_default() == Path.home() / ".local/share/catbird-db/objects"
 
 
 async def test_files_that_lie_elsewhere_are_listed_and_folders_are_not(tmp_path: Path) -> None:
