@@ -21,7 +21,7 @@ SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at,
 -- index: users_username_key
 SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login
   FROM users AS u
- WHERE u.username_key = lower(:username::text);
+ WHERE u.username_key = lower(:username::text COLLATE "C");
 
 -- name: get_user_by_email :maybe
 -- One user, by address.
@@ -29,7 +29,7 @@ SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at,
 -- index: users_email_key
 SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login
   FROM users AS u
- WHERE u.email_key = lower(:email::text);
+ WHERE u.email_key = lower(:email::text COLLATE "C");
 
 -- name: get_user_by_did :maybe
 -- One user, by DID.
@@ -92,7 +92,7 @@ DELETE FROM users AS u WHERE u.id = :user_id;
 -- index: users_username_key
 SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login, u.password_hash
   FROM users AS u
- WHERE u.username_key = lower(:username::text);
+ WHERE u.username_key = lower(:username::text COLLATE "C");
 
 -- name: replace_password_hash :rows
 -- The same password, hashed with parameters of today; unless it was changed meanwhile.

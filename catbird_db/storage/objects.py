@@ -292,11 +292,12 @@ def _owner_suffix(owner: str | int) -> str:
 
 async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> bool:
     await _claim(pool, store)
-    intended = await _intend(pool, store, hash, spool.size)
-    is_stored = intended.state == "stored"
-    if is_stored and not intended.is_damaged and await store.stat(intended.key) == spool.size:
-        return True
+    generation = uuid7()
     try:
+        intended = await _intend(pool, store, hash, generation, spool.size)
+        is_stored = intended.state == "stored"
+        if is_stored and not intended.is_damaged and await store.stat(intended.key) == spool.size:
+            return True
         async with _renewing(pool, intended, _upload_lease(store)):
             spool.file.seek(0)
             kept = await store.put(intended.key, spool.file, spool.size)
@@ -304,9 +305,9 @@ async def _put_once(pool: Pool, store: ObjectStore, hash: str, spool: Spool) -> 
             raise StorageError(f"put_object: the store kept {kept} of {spool.size} bytes")
         mark = mark_sound if is_stored else mark_stored
         return await mark(pool, hash=hash, generation=intended.generation, lease=store.lease)
-    except BaseException:
+    except BaseException:  # also where the answer of `_intend` did not come: its row may be there
         with suppress(DatabaseError):
-            await release_lease(pool, hash=hash, generation=intended.generation)
+            await release_lease(pool, hash=hash, generation=generation)
         raise
 
 
@@ -350,12 +351,14 @@ async def _make_ours(store: ObjectStore, database_id: bytes) -> None:
     await store.put(OWNER_KEY, io.BytesIO(database_id), len(database_id))
 
 
-async def _intend(pool: Pool, store: ObjectStore, hash: str, size: int) -> ObjectRow:
+async def _intend(
+    pool: Pool, store: ObjectStore, hash: str, generation: UUID, size: int
+) -> ObjectRow:
     """A row that nobody else uploads for; waits while somebody does.
 
     So no two ever write the same key, and what is stored is written to no more.
     """
-    generation, lease, pause = uuid7(), _upload_lease(store), FIRST_PAUSE
+    lease, pause = _upload_lease(store), FIRST_PAUSE
     while True:
         intended = await lease_object(
             pool,

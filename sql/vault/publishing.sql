@@ -174,7 +174,7 @@ SELECT p.user_id, p.file_id, p.permalink, p.title, p.html, p.published_at, p.ren
   FROM users AS u
   JOIN published_pages AS p ON p.user_id = u.id
   JOIN files AS f ON f.user_id = p.user_id AND f.id = p.file_id
- WHERE u.username_key = lower(:username) AND u.is_active
+ WHERE u.username_key = lower(:username::text COLLATE "C") AND u.is_active
    AND p.permalink = :permalink
    AND f.deleted_at IS NULL;
 
