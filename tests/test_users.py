@@ -1,16 +1,19 @@
 """Users: unique without regard to case, and no password but by authenticate_user."""
 
 import asyncio
+import re
 import secrets
 import statistics
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import catbird_db
 from catbird_db import (
     ConflictError,
     InvalidArgumentError,
@@ -42,6 +45,14 @@ async def make(pool: Pool, name: str = "Alice", **rest: Any) -> User:
 async def rows(pool: Pool, sql: str = "SELECT * FROM users ORDER BY id") -> list[Any]:
     async with pool.connection() as connection:
         return await connection.fetch(sql)
+
+
+def test_case_is_folded_as_in_c_whatever_the_locale_of_the_database() -> None:
+    """tests/test_versions.py tries it on a Turkish database, where there is a server that has one."""
+    files = (Path(catbird_db.__file__).parent / "sql").rglob("*.sql")
+    folded = re.findall(r"\b(?:lower|upper)\(.*", "".join(one.read_text("utf-8") for one in files))
+    assert folded
+    assert all(re.match(r'\w+\(:\w+::text COLLATE "C"\)', one) for one in folded)
 
 
 async def test_a_user_is_found_by_each_of_its_names_in_any_case(catbird_pool: Pool) -> None:

@@ -20,10 +20,14 @@ from catbird_db import (
     StaleEpochError,
     WelcomeRecipient,
     acknowledge_welcome,
+    authenticate_user,
     commit_group_change,
     consume_key_package,
     create_conversation,
     create_message,
+    create_user,
+    get_user_by_email,
+    get_user_by_username,
     health_check,
     list_conversations,
     list_messages,
@@ -83,7 +87,11 @@ def url(request: pytest.FixtureRequest) -> Generator[str]:
             "trust",
             "-E",
             "UTF8",
-            "--no-locale",
+            *(
+                "--locale=C",
+                "--locale-provider=icu",
+                "--icu-locale=tr-TR",
+            ),  # where I is not i's capital
             "-N",
         ],
         cwd="/",
@@ -111,6 +119,14 @@ def url(request: pytest.FixtureRequest) -> Generator[str]:
         process.terminate()
         process.wait()
         shutil.rmtree(folder)
+
+
+async def test_no_locale_has_a_say_in_names(url: str) -> None:
+    async with open_pool(Settings(database_url=url)) as pool:
+        user = await create_user(pool, username="ALICE.I", email="ALICE.I@X.ORG", password="?")
+        assert await get_user_by_username(pool, username="alice.I") == user
+        assert await get_user_by_email(pool, email="alicE.I@x.org") == user
+        assert await authenticate_user(pool, username="ALICE.I", password="?") is not None
 
 
 async def test_every_statement_prepares(url: str) -> None:

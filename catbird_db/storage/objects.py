@@ -70,7 +70,7 @@ OWNER_KEY: Final = f"{PREFIX}database"
 """Where a store says to which database it belongs."""
 
 KEY: Final = re.compile(
-    re.escape(PREFIX) + r"([0-9a-f]{64}(?:_[0-9a-f]{32})?)/([0-9a-f-]{36})(\.[0-9a-f]+)?"
+    re.escape(PREFIX) + r"([0-9a-f]{64}(?:_[0-9a-f]{32})?)/([0-9a-f-]{36})(\.[\w.~+=-]{16,})?"
 )
 
 

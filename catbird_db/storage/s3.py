@@ -1,7 +1,8 @@
 """Objects in a bucket of an S3 server, by the minio client in threads."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from typing import Any, BinaryIO, Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -88,7 +89,12 @@ class S3Store:
             response.close()
 
     def _open(self, key: str, start: int, length: int, seen: Seen) -> tuple[Any, bytes]:
-        response = self._client.get_object(self._bucket, key, start, length)
+        try:
+            response: Any = self._client.get_object(self._bucket, key, start, length)
+        except S3Error as error:
+            if error.code != "InvalidRange":  # there are no bytes from start on
+                raise
+            return urllib3.HTTPResponse(), b""
         return response, _read_some(response, length, seen)
 
     async def stat(self, key: str, /) -> int | None:
@@ -98,19 +104,45 @@ class S3Store:
             return None
 
     async def delete(self, key: str, /) -> None:
+        folder, _, name = key.rpartition("/")
+        name, _, upload = name.partition(".")
+        if upload:
+            with suppress(FileNotFoundError):
+                await self._run(
+                    self._client._abort_multipart_upload,  # pyright: ignore[reportPrivateUsage]
+                    *(self._bucket, f"{folder}/{name}", upload),
+                )
         await self._run(self._client.remove_object, self._bucket, key)
 
     async def list(self) -> AsyncGenerator[StoreEntry]:
-        found = iter(self._client.list_objects(self._bucket, PREFIX, recursive=True))
-        while some := await self._run(lambda: [*islice(found, 1000)]):
-            for one in some:
-                yield StoreEntry(one.object_name or "", one.size or 0)
+        """An upload in parts that has not ended is there as its key, a dot, and its id."""
+        for entries in (self._objects(), self._uploads()):
+            while some := await self._run(lambda: [*islice(entries, 1000)]):  # noqa: B023
+                for one in some:
+                    yield one
+
+    def _objects(self) -> Iterator[StoreEntry]:
+        for one in self._client.list_objects(self._bucket, PREFIX, recursive=True):
+            yield StoreEntry(one.object_name or "", one.size or 0)
+
+    def _uploads(self) -> Iterator[StoreEntry]:
+        key: str | None = None
+        upload: str | None = None
+        while True:
+            page = self._client._list_multipart_uploads(  # pyright: ignore[reportPrivateUsage]
+                self._bucket, prefix=PREFIX, key_marker=key, upload_id_marker=upload
+            )
+            for one in page.uploads:
+                yield StoreEntry(f"{one.object_name}.{one.upload_id}", 0)
+            key, upload = page.next_key_marker, page.next_upload_id_marker
+            if not page.is_truncated:
+                return
 
     async def _run(self, request: Callable[..., T], *arguments: Any) -> T:
         try:
             return await in_thread(self._threads, request, *arguments)
         except FAILURES as error:
-            if isinstance(error, S3Error) and error.code == "NoSuchKey":
+            if isinstance(error, S3Error) and error.code in ("NoSuchKey", "NoSuchUpload"):
                 raise FileNotFoundError from None
             raise StorageError(f"S3: {_said(error)}") from error
 

@@ -83,7 +83,8 @@ class ObjectStore(Protocol):
         ...
 
     def list(self) -> AsyncGenerator[StoreEntry]:
-        """All that is there, in any order; also what an interrupted write left."""
+        """All that is there, in any order; also what an interrupted write left, as its key, a dot, and
+        something of its own."""
         ...
 
 

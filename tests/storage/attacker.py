@@ -38,7 +38,10 @@ from catbird_db import (
 )
 
 DIDS = [f"did:plc:{number}" for number in range(6)]
-BODIES = [random.Random(number).randbytes(100 * 3 ** (number % 7)) for number in range(160)]
+BODIES = [
+    random.Random(number).randbytes(6 * 2**20 if number % 40 == 39 else 100 * 3 ** (number % 7))
+    for number in range(160)
+]
 HOT = 16
 """So many bodies are written at a time; which ones moves on, so that all have quiet times."""
 

@@ -4,10 +4,12 @@ import asyncio
 import hashlib
 import io
 import os
+import random
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -411,6 +413,25 @@ async def test_bytes_that_were_read_wrong_once_are_not_damaged(
     assert flipping.faults == []
 
 
+async def test_who_gives_an_upload_up_and_tries_again_need_not_wait(
+    catbird_pool: Pool, catbird_store: ObjectStore
+) -> None:
+    """Cancelled anywhere: also while PostgreSQL has committed the lease, and not answered yet."""
+    await put_object(catbird_pool, catbird_store, body=BODY)
+    chance = random.Random(0)
+
+    async def give_up_and_try_again(number: int) -> None:
+        body = b"%d" % number
+        with suppress(TimeoutError):
+            async with asyncio.timeout(chance.random() * 0.05):
+                await put_object(catbird_pool, catbird_store, body=body)
+        async with asyncio.timeout(objects.UPLOAD_LEASE * 2 / 3):
+            await put_object(catbird_pool, catbird_store, body=body)
+
+    for number in range(0, 60, 20):
+        await asyncio.gather(*(give_up_and_try_again(one) for one in range(number, number + 20)))
+
+
 # Reading.
 
 
@@ -419,7 +440,7 @@ async def test_bytes_that_changed_are_told_before_the_last_of_them_is_given(
 ) -> None:
     body = os.urandom(9 * 2**20)
     stored = await put_object(catbird_pool, store, body=body)
-    for other in (bytes([body[0] ^ 1]) + body[1:], body[:-1] + b"?", body[:-1]):
+    for other in (bytes([body[0] ^ 1]) + body[1:], body[:-1] + b"?", b"", body[:-1]):
         await damage(store, other)
         given = list[bytes]()
         with pytest.raises(IntegrityError):
@@ -623,6 +644,60 @@ async def test_bytes_without_a_row_are_found_and_removed_and_nothing_else_is(
     await store.delete(strange)
 
 
+KILLED = """
+import asyncio, os, sys
+from minio import Minio
+from catbird_db import Settings, open_pool, open_store, put_object
+
+upload_part, parts = Minio._upload_part, [1, 2]
+
+def part_or_death(*arguments, **rest):
+    if not parts:
+        os.kill(os.getpid(), 9)
+    parts.pop()
+    return upload_part(*arguments, **rest)
+
+async def main():
+    Minio._upload_part = part_or_death
+    async with open_pool(Settings()) as pool, open_store() as store:
+        await put_object(pool, store, body=os.urandom(20 * 2**20))
+
+asyncio.run(main())
+"""
+
+
+async def test_the_parts_of_an_upload_that_was_killed_are_found_and_removed(
+    catbird_pool: Pool, catbird_database_url: str, s3_server: Seaweed
+) -> None:
+    settings = s3_server.settings()
+    environment = {
+        **os.environ,
+        "DATABASE_URL": catbird_database_url,
+        **{
+            name.upper(): f"{value}"
+            for name, value in settings.model_dump().items()
+            if "s3" in name
+        },
+        "OBJECT_STORE": "s3",
+    }
+    async with open_store(settings) as store:
+        for entry in [entry async for entry in store.list()]:
+            await store.delete(entry.key)
+        run = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", KILLED], env=environment, check=False
+        )
+        assert run.returncode == -9
+        [row] = await rows(catbird_pool, "SELECT * FROM objects")
+        [left] = await keys(store)
+        assert left.startswith(f".hash/{row['hash']}/{row['generation']}.")
+        assert (await reconcile(catbird_pool, store, mend=True)).strays == []  # it may go on
+        await end_leases(catbird_pool)
+        await collect_garbage(catbird_pool, store)
+        found = await reconcile(catbird_pool, store, mend=True)
+        assert (found.strays, found.removed, found.unknown) == ([left], 1, [])
+        assert await keys(store) == []
+
+
 async def test_reconciliation_stops_at_its_limit_and_says_so(
     catbird_pool: Pool, catbird_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -724,6 +799,7 @@ def test_a_disk_that_is_full_for_the_last_byte_too_is_a_storage_error() -> None:
 
 LARGE = """
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from catbird_db import Settings, open_object, open_pool, open_store, put_object
 
