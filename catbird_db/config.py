@@ -116,6 +116,13 @@ class Settings(BaseSettings):
                 raise ValueError("write https://host or https://host:port")
         return url
 
+    @field_validator("s3_bucket")
+    @classmethod
+    def _as_buckets_are_named(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,61}[A-Za-z0-9]", name):
+            raise ValueError("a bucket has a name of 3 to 63 letters, digits, dots and hyphens")
+        return name
+
     @field_validator("db_pool_max_size")
     @classmethod
     def _not_below_minimum(cls, size: int, info: ValidationInfo) -> int:

@@ -69,6 +69,8 @@ class Signature:
             return self._validate(self._defaults | given)
         except ValidationError as error:
             fault = first_fault(error)
+        except TypeError:  # from a mapping in the place of a model, whose keys are no names
+            fault = "a model's fields have names"
         self._signature.bind(
             *[None] * self.positional, **given
         )  # missing or unknown: the ordinary TypeError

@@ -137,6 +137,7 @@ def test_an_empty_variable_is_the_default(monkeypatch: pytest.MonkeyPatch) -> No
         ("OBJECT_TIMEOUT", SECRET),
         ("OBJECT_CONNECTIONS", "0"),
         ("S3_URL", SECRET),
+        ("S3_BUCKET", f"{SECRET}/b"),
         ("S3_URL", f"ftp://{SECRET}"),
         ("S3_URL", f"https://alice:{SECRET}@host"),
         ("S3_URL", f"https://host/{SECRET}"),

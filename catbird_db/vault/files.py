@@ -180,7 +180,8 @@ async def write_file(
 
     The bytes are uploaded first, outside of any transaction; `record_file` does the rest, also
     where a file was deleted at this path. To do more in one transaction, call `put_object` before it
-    and `record_file` in it. What can be refused before the upload is.
+    and `record_file` in it. A body that is not wanted (``if_match``, no such user, a folder at the path)
+    is refused before the upload.
 
     Args:
         pool: not a connection: no upload runs inside a transaction.
@@ -201,8 +202,11 @@ async def write_file(
     there = await find_file_by_path(pool, user_id=user_id, path=path)
     if if_match is not None and (there is None or there.object_hash != if_match):
         raise ConflictError(OTHER_CONTENT)
-    if there is None and await get_user(pool, user_id=user_id) is None:
-        raise NotFoundError("write_file: user_id: there is no such user")
+    if there is None:
+        if await get_user(pool, user_id=user_id) is None:
+            raise NotFoundError("write_file: user_id: there is no such user")
+        if await get_folder(pool, user_id=user_id, path=path) is not None:
+            raise ConflictError("write_file: path: a folder is there")
     stored = await put_object(pool, store, body=body, owner=user_id)
     return await record_file(
         pool,
@@ -231,8 +235,8 @@ async def record_file(
     The file's page becomes stale, and those that embed it. A file that was deleted there comes back
     as it was but for its content: with its id, ``created_at``, versions, tags, aliases, and what its
     frontmatter says of ``permalink`` and ``publish``; its page stays withdrawn until it is published
-    again. Writers of one path queue, and each gets a version of its own. Where a write finds that the file was moved or deleted while it
-    waited, it makes a new one at the path that was asked for.
+    again. Writers of one path queue, and each gets a version of its own. Where a write finds that the
+    file was moved or deleted while it waited, it makes a new one at the path that was asked for.
 
     Args:
         db: a pool, or a transaction's connection.

@@ -111,7 +111,10 @@ async def resolve_links(
     user_id: UserId,
     names: Annotated[Sequence[LinkName], Field(max_length=1000)],
 ) -> list[ResolvedName]:
-    """What names stand for at present, at most 1000, in their order; those of no file are left out."""
+    """What names stand for at present, at most 1000, in their order; those of no file are left out.
+
+    Each comes with its name as it was looked up: in NFC, without a slash before it.
+    """
     ...
 
 

@@ -6,7 +6,8 @@
 
 -- name: enqueue_processing :value
 -- Note a change of a file, also of a deleted one; how many changes are noted now. No row: no such file.
--- While a worker has it, the end of its lease stays: the change is seen when the worker is done.
+-- While a worker has it, the end of its lease stays: the change is seen when the worker is done. A
+-- lease that has ended is no lease: the change pushes back who takes the file next.
 -- tenant: user_id
 -- index: files_pkey, processing_queue_pkey
 INSERT INTO processing_queue AS q (user_id, file_id, priority, changed_at, waiting_since, ready_at)
@@ -18,7 +19,7 @@ SELECT f.user_id, f.id, :priority, statement_timestamp(), statement_timestamp(),
        changed = q.changed + 1,
        changed_at = excluded.changed_at,
        waiting_since = coalesce(q.waiting_since, excluded.waiting_since),
-       ready_at = CASE WHEN q.lease_token IS NULL
+       ready_at = CASE WHEN q.lease_token IS NULL OR q.ready_at <= excluded.changed_at
                        THEN least(excluded.ready_at, q.waiting_since + interval '60 seconds')
                        ELSE q.ready_at
                   END,

@@ -618,6 +618,13 @@ async def test_many_collectors_collect_each_object_once(
     assert await rows(catbird_pool) == []
 
 
+async def test_a_mapping_is_no_stored_object_where_its_keys_are_no_names(
+    catbird_pool: Pool,
+) -> None:
+    with pytest.raises(InvalidArgumentError, match="stored: |names"):
+        await record_file(catbird_pool, user_id=1, path="/x", stored=cast(Any, {1: 2}))
+
+
 # Reconciliation.
 
 

@@ -403,6 +403,9 @@ async def test_a_write_that_is_refused_anyway_uploads_nothing(
             await write_file(pool, catbird_store, **{**where, **refused}, body=body())
     with pytest.raises(NotFoundError, match="no such user"):
         await write_file(pool, catbird_store, user_id=alice + 999, path="/x", body=body())
+    await create_folder(pool, user_id=alice, path="/folder")
+    with pytest.raises(ConflictError, match="a folder is there"):
+        await write_file(pool, catbird_store, user_id=alice, path="/folder", body=body())
     assert await find_file_by_path(pool, **where) == first
 
     async def overtaken() -> AsyncIterator[bytes]:

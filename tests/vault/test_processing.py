@@ -221,6 +221,21 @@ async def test_a_lease_that_ended_and_nobody_took_may_still_be_completed(
     assert await complete(pool, one) is True
 
 
+async def test_a_change_over_a_lease_that_ended_waits_until_the_file_is_quiet(
+    pool: Pool, alice: int, file_id: UUID
+) -> None:
+    await change(pool, alice, file_id)
+    await pass_time(pool, 6)
+    [one] = await claim(pool, lease=timedelta(seconds=30))
+    await pass_time(pool, 31)
+    await change(pool, alice, file_id)
+    assert await claim(pool) == []
+    assert await complete(pool, one) is False  # there is a change more
+    await pass_time(pool, 6)
+    [again] = await claim(pool)
+    assert await complete(pool, again) is True
+
+
 async def test_a_claim_that_is_rolled_back_leaves_the_file_ready(
     pool: Pool, alice: int, file_id: UUID
 ) -> None:
