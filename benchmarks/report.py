@@ -58,7 +58,6 @@ SETTINGS = (
     "full_page_writes",
     "wal_level",
     "shared_buffers",
-    "plan_cache_mode",
     "autovacuum",
 )
 
@@ -421,8 +420,8 @@ def _as_json(results: Results) -> str:
 PAGE = """\
 # Benchmarks
 
-Written by `make bench`: do not edit. What it measured are in [benchmarks.json](benchmarks.json), each
-round; the code is `benchmarks/`.
+Written by `make bench`: do not edit. Its measurements, round by round, are in
+[benchmarks.json](benchmarks.json); the code is `benchmarks/`.
 
 {facts}
 
@@ -484,10 +483,11 @@ a vacuum:
 
 Median of rounds in which both move the same tree, after a vacuum. Most of the time goes to the indexes that
 hold a path: three of `files`.
+
 ## Corpus
 
-`get_chunks_by_document` reads the {per_document} chunks of a document among {chunks:,}, by 1 task: beside the same query on the layout that
-this comes from, 100 LIST partitions by a key that the query does not have, on asyncpg's stock pool, and beside an ORM
+`get_chunks_by_document` reads the {per_document} chunks of a document among {chunks:,}, by 1 task: beside the same query on another
+layout, 100 LIST partitions by a key that the query does not have, on asyncpg's stock pool, and beside an ORM
 without access control. `replace_chunks` gives a document {replaced:,} chunks instead of as many; the bare COPY adds as many
 to a document that has none. `claim_operation` and `complete_operation`, by 16 workers, beside a SELECT of the
 oldest and an UPDATE of it, tried again where another was first: {vain:.0%} of those were in vain.

@@ -1,5 +1,6 @@
 """Settings, read from the environment. `.env.example` lists each with its default and reason."""
 
+import os
 import re
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -119,7 +120,9 @@ class Settings(BaseSettings):
     @field_validator("s3_bucket")
     @classmethod
     def _as_buckets_are_named(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{1,61}[A-Za-z0-9]", name):
+        if name is not None and not re.fullmatch(
+            r"[A-Za-z0-9][A-Za-z0-9._:-]{1,61}[A-Za-z0-9]", name
+        ):
             raise ValueError("a bucket has a name of 3 to 63 letters, digits, dots and hyphens")
         return name
 
@@ -154,8 +157,17 @@ class Settings(BaseSettings):
         try:
             if self.object_folder is not None:
                 return Path(self.object_folder).expanduser().absolute()
-            from .embedded import user_folder
-
             return user_folder("XDG_DATA_HOME", ".local/share") / "objects"
         except RuntimeError:
             raise InvalidArgumentError("OBJECT_FOLDER: this user has no home: set it") from None
+
+
+def user_folder(variable: str, below_home: str) -> Path:
+    """The user's folder for catbird-db: below that of an XDG variable, or below home.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    given = Path(os.environ.get(variable, ""))
+    base = given if given.is_absolute() else Path.home() / below_home  # as the standard says
+    return base / "catbird-db"

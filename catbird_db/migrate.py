@@ -29,9 +29,8 @@ from .errors import (
     TransactionConflictError,
 )
 
-if (
-    TYPE_CHECKING
-):  # loaded where it is used, as yoyo is: whoever only lists migrations needs neither
+# psycopg and yoyo are loaded where they are used: whoever only lists migrations needs neither.
+if TYPE_CHECKING:
     import psycopg
 
 __all__ = [

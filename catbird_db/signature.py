@@ -71,9 +71,8 @@ class Signature:
             fault = first_fault(error)
         except TypeError:  # from a mapping in the place of a model, whose keys are no names
             fault = "a model's fields have names"
-        self._signature.bind(
-            *[None] * self.positional, **given
-        )  # missing or unknown: the ordinary TypeError
+        # What is missing or unknown is the ordinary TypeError.
+        self._signature.bind(*[None] * self.positional, **given)
         raise InvalidArgumentError(f"{self.label}: {fault}", query=self.label)
 
     def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:

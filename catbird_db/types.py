@@ -6,7 +6,7 @@ aliases do not admit, and `catbird-db check` proves that they fit the SQL.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
@@ -57,6 +57,8 @@ ConvoId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern
 
 Did = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_VISIBLE_ASCII)]
 """A decentralized identifier; visible ASCII (W3C DID Core §3.1)."""
+
+Dids = Annotated[Sequence[Did], Field(max_length=10_000)]
 
 DeviceId = Annotated[str, StringConstraints(max_length=255, pattern=_TEXT)]
 """One device of a DID; empty for a client that has but one."""
@@ -142,7 +144,7 @@ CollectionName = Annotated[
 """1 to 255 characters without blanks around them."""
 
 Description = Annotated[str, StringConstraints(max_length=10_000, pattern=_TEXT)]
-Message = Annotated[str, StringConstraints(max_length=10_000, pattern=_TEXT)]
+StatusText = Annotated[str, StringConstraints(max_length=10_000, pattern=_TEXT)]
 """What went wrong, or how something stands, for people to read."""
 
 StoreName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
@@ -170,6 +172,8 @@ FilePath = Annotated[str, StringConstraints(min_length=1, max_length=2048, patte
 Uri = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=_TEXT)]
 MimeType = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
 Size = Annotated[int, Field(ge=0, le=INT8_MAX)]
+Offset = Annotated[int, Field(ge=0, le=INT8_MAX)]
+"""Bytes or characters from the beginning."""
 
 DocumentStatus = Literal["pending", "processing", "completed", "failed"]
 

@@ -52,6 +52,18 @@ def test_the_usage_page_shows_every_public_function() -> None:
     assert [name for name in functions if not re.search(rf"\b{name}\b", text)] == []
 
 
+async def test_the_schema_page_names_every_index(catbird_pool: catbird_db.Pool) -> None:
+    page = (ROOT / "docs" / "schema.md").read_text()
+    async with catbird_pool.connection() as connection:
+        found = await connection.fetch(
+            "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'"
+            "   AND tablename NOT LIKE '%yoyo%' AND tablename NOT LIKE 'chunks\\__'"
+            "   AND tablename NOT LIKE 'chunks\\___'"
+        )
+    assert len(found) > 60
+    assert [name for (name,) in found if f"`{name}" not in page] == []
+
+
 def test_the_usage_page_says_which_functions_ask_nobody() -> None:
     section = (ROOT / "docs" / "usage.md").read_text().partition("### Who may call")[2]
     named = {*re.findall(r"`([a-z_]+)`", section.partition("\n## ")[0])}

@@ -19,9 +19,9 @@ from ..pool import Executor, Pool
 from ..query import query
 from ..signature import validated
 from ..storage import ObjectStore, StoredObject, open_object, put_object
-from ..storage.objects import ObjectHash, Offset, require_owner, require_pool
+from ..storage.objects import require_owner, require_pool
 from ..storage.store import Body
-from ..types import ConvoId, Cursor, Did, Limit, Row, Text
+from ..types import ConvoId, Cursor, Did, Limit, MimeType, ObjectHash, Offset, Row
 from .members import is_member
 from .messages import not_a_member
 
@@ -37,8 +37,6 @@ __all__ = [
 
 Cid = Annotated[str, StringConstraints(pattern=r"^b[a-z2-7]{58}$")]
 """A content identifier: CIDv1, raw (0x55), sha2-256 (0x12), in base32."""
-
-MimeType = Annotated[Text, StringConstraints(min_length=1, max_length=255)]
 
 
 class Blob(Row, frozen=True):

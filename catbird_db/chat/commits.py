@@ -10,7 +10,7 @@ from ..errors import InvalidArgumentError, TransactionConflictError
 from ..pool import Executor
 from ..query import query
 from ..signature import validated
-from ..types import Bytes, ConvoId, Did, Epoch, Input, KeyPackageRef, MessageId, Row
+from ..types import Bytes, ConvoId, Did, Dids, Epoch, Input, KeyPackageRef, MessageId, Row
 from .messages import raise_refusal
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
 ]
 
 Ordinal = Annotated[int, Field(ge=1, le=10_000)]
-Dids = Annotated[Sequence[Did], Field(max_length=10_000)]
 
 
 class CommitReceipt(Row, frozen=True):

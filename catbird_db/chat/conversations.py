@@ -1,10 +1,7 @@
 """Conversations: one MLS group each, its epoch, and what a client's list of chats shows."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
 
-from pydantic import Field
 from uuid_utils.compat import uuid7
 
 from ..errors import ConflictError, InvalidArgumentError, NotFoundError, StaleEpochError
@@ -12,7 +9,7 @@ from ..pagination import Page
 from ..pool import Executor
 from ..query import query
 from ..signature import validated
-from ..types import ConvoId, Cursor, Did, Epoch, Limit, Row, Title
+from ..types import ConvoId, Cursor, Did, Dids, Epoch, Limit, Row, Title
 
 __all__ = [
     "Conversation",
@@ -25,8 +22,6 @@ __all__ = [
     "list_conversations",
     "update_conversation_epoch",
 ]
-
-Dids = Annotated[Sequence[Did], Field(max_length=10_000)]
 
 
 class Conversation(Row, frozen=True):

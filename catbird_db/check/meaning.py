@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from .. import types
 from .facts import of_rows, term, where_present
 from .finding import Finding
 from .levels import (
@@ -146,11 +147,12 @@ def _annotations(subject: Subject) -> dict[str, str]:
 def _of_file(path: Path) -> dict[int, dict[str, str]]:
     """By the line where a function begins, with its decorator: its parameters' annotations."""
     try:
-        tree = ast.parse(path.read_bytes())
+        trees = [ast.parse(one.read_bytes()) for one in (Path(types.__file__), path)]
     except (OSError, SyntaxError):
         return {}
     aliases = {
         one.targets[0].id: one.value
+        for tree in trees
         for one in tree.body
         if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name)
     }
@@ -160,7 +162,7 @@ def _of_file(path: Path) -> dict[int, dict[str, str]]:
             for one in node.args.kwonlyargs
             if (meaning := _meaning(one.annotation, aliases)) is not None
         }
-        for node in ast.walk(tree)
+        for node in ast.walk(trees[-1])
         if isinstance(node, ast.AsyncFunctionDef)
     }
 

@@ -1,4 +1,4 @@
-"""corpus: Semantik's collections, documents, chunks, and the operations on them."""
+"""corpus: collections, documents, chunks, and the operations on them."""
 
 from . import chunks, collections, documents, operations
 from .chunks import *

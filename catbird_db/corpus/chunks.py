@@ -30,6 +30,7 @@ from ..types import (
     JsonColumn,
     JsonObject,
     Limit,
+    Offset,
     Row,
     SearchText,
     UserId,
@@ -61,7 +62,6 @@ MOST_CHUNKS: Final = 100_000
 LARGEST: Final = 10
 MANY_CHUNKS: Final = 100_000
 
-Offset = Annotated[int, Field(ge=0, le=INT8_MAX)]
 TokenCount = Annotated[int, Field(ge=0, le=INT8_MAX)]
 ChunkCount = Annotated[int, Field(ge=0, le=MOST_CHUNKS)]
 

@@ -31,11 +31,11 @@ from ..types import (
     Lease,
     LeaseToken,
     Limit,
-    Message,
     Minutes,
     ModelName,
     Permission,
     Row,
+    StatusText,
     StoreName,
     SyncMode,
     Unset,
@@ -153,7 +153,7 @@ class _Paused(Row, frozen=True):
 
 
 async def collection_not_found(_db: Executor, /, **_: object) -> NotFoundError:
-    """What is raised where a collection is not there, or not for this user: he cannot tell which."""
+    """What is raised where a collection is not there, or not for this user: who cannot tell which."""
     return NotFoundError("no such collection, or this user may not do that with it")
 
 
@@ -198,7 +198,7 @@ async def list_collections(
     limit: Limit = 50,
     cursor: Cursor | None = None,
 ) -> Page[Collection]:
-    """A user's own collections and those that others share with him, newest first.
+    """A user's own collections and those that others share with them, newest first.
 
     What is public and no more than that stands in `list_public_collections`.
     """
@@ -246,7 +246,7 @@ async def move_collection_status(
     collection_id: CollectionId,
     user_id: UserId,
     status: CollectionStatus,
-    status_message: Message | None,
+    status_message: StatusText | None,
     allowed: list[CollectionStatus],
 ) -> Collection | None: ...
 
@@ -500,7 +500,7 @@ async def set_collection_status(
     collection_id: CollectionId,
     user_id: UserId,
     status: CollectionStatus,
-    status_message: Message | None = None,
+    status_message: StatusText | None = None,
 ) -> Collection:
     """Change the status, as `COLLECTION_TRANSITIONS` allows; for whoever may write.
 
@@ -560,7 +560,7 @@ async def grant_collection_permission(
     grantee_id: UserId,
     permission: Permission,
 ) -> CollectionPermission:
-    """Let somebody read, write or administer a collection, instead of what he was granted before.
+    """Let somebody read, write or administer a collection, instead of what was granted before.
 
     Args:
         collection_id: which collection.
@@ -597,7 +597,7 @@ async def revoke_collection_permission(
     """Take back what somebody was granted; for the owner, ADMINs, and the grantee himself.
 
     Returns:
-        False where he had been granted nothing.
+        False where nothing had been granted.
 
     Raises:
         NotFoundError: there is no such collection, or this user does not administer it.

@@ -18,7 +18,7 @@ from ..pool import Executor
 from ..query import query
 from ..signature import validated
 from ..storage import ObjectStore, StoredObject, open_object
-from ..storage.objects import Offset, require_owner
+from ..storage.objects import require_owner
 from ..types import (
     BatchLimit,
     CollectionId,
@@ -30,12 +30,13 @@ from ..types import (
     FilePath,
     Input,
     Limit,
-    Message,
     MimeType,
     ObjectHash,
+    Offset,
     Retries,
     Row,
     Size,
+    StatusText,
     Timestamp,
     Uri,
     UserId,
@@ -265,7 +266,7 @@ async def move_document_status(
     document_id: DocumentId,
     user_id: UserId,
     status: DocumentStatus,
-    error: Message | None,
+    error: StatusText | None,
     allowed: list[DocumentStatus],
 ) -> Document | None: ...
 
@@ -463,7 +464,7 @@ async def set_document_status(
     document_id: DocumentId,
     user_id: UserId,
     status: DocumentStatus,
-    error: Message | None = None,
+    error: StatusText | None = None,
 ) -> Document:
     """Change the status, as `DOCUMENT_TRANSITIONS` allows; for whoever may write.
 

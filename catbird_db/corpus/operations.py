@@ -26,12 +26,12 @@ from ..types import (
     Lease,
     LeaseToken,
     Limit,
-    Message,
     OperationId,
     OperationStatus,
     OperationType,
     Percent,
     Row,
+    StatusText,
     UserId,
 )
 from .collections import collection_not_found
@@ -217,7 +217,7 @@ async def fail_operation(
     collection_id: CollectionId,
     operation_id: OperationId,
     lease_token: LeaseToken,
-    error_message: Message,
+    error_message: StatusText,
 ) -> bool:
     """A worker could not do an operation; it is not tried again.
 

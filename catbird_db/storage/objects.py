@@ -32,7 +32,7 @@ from ..errors import (
 from ..pool import Connection, Executor, Pool, transaction
 from ..query import query
 from ..signature import validated
-from ..types import INT8_MAX, BatchLimit, Input, Limit, Row, UserId
+from ..types import BatchLimit, Input, Limit, ObjectHash, Offset, Row, UserId
 from .store import PREFIX, Body, ObjectStore, Spool, StoreEntry, spooled
 
 __all__ = [
@@ -46,15 +46,11 @@ __all__ = [
     "reconcile",
 ]
 
-ObjectHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}(_[0-9a-f]{32})?$")]
-"""Which object: `StoredObject.hash`, as it was given."""
-
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Owner = Annotated[str, StringConstraints(min_length=1, max_length=512)] | UserId
 """Who keeps bytes apart from others, with OBJECT_DEDUPE=tenant: a DID, or a user (of a vault)."""
 
-Offset = Annotated[int, Field(ge=0, le=INT8_MAX)]
-Lease = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+LeaseSeconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 PUT_ATTEMPTS: Final = 5
 UPLOAD_LEASE: Final = 15.0
@@ -157,20 +153,20 @@ async def lease_object(
     hash: ObjectHash,
     generation: UUID,
     size: Offset,
-    lease: Lease,
-    upload_lease: Lease,
+    lease: LeaseSeconds,
+    upload_lease: LeaseSeconds,
 ) -> ObjectRow | None: ...
 
 
 @query
 async def replace_object(
-    db: Executor, /, *, hash: ObjectHash, generation: UUID, upload_lease: Lease
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, upload_lease: LeaseSeconds
 ) -> ObjectRow | None: ...
 
 
 @query
 async def extend_lease(
-    db: Executor, /, *, hash: ObjectHash, generation: UUID, upload_lease: Lease
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, upload_lease: LeaseSeconds
 ) -> bool: ...
 
 
@@ -180,13 +176,13 @@ async def release_lease(db: Executor, /, *, hash: ObjectHash, generation: UUID) 
 
 @query
 async def mark_stored(
-    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: LeaseSeconds
 ) -> bool: ...
 
 
 @query
 async def mark_sound(
-    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: Lease
+    db: Executor, /, *, hash: ObjectHash, generation: UUID, lease: LeaseSeconds
 ) -> bool: ...
 
 
@@ -214,7 +210,7 @@ async def lock_objects(db: Executor, /, *, hashes: Sequence[str]) -> list[Locked
 
 @query
 async def mark_deleting(
-    db: Executor, /, *, hashes: Sequence[str], lease: Lease
+    db: Executor, /, *, hashes: Sequence[str], lease: LeaseSeconds
 ) -> list[ObjectRow]: ...
 
 

@@ -18,9 +18,9 @@ from ..pool import Connection, Executor, Pool, transaction
 from ..query import query
 from ..signature import validated
 from ..storage import ObjectStore, StoredObject, open_object, put_object
-from ..storage.objects import ObjectHash, Offset, require_owner
+from ..storage.objects import require_owner
 from ..storage.store import Body
-from ..types import ContentType, Cursor, FileId, Limit, Row, UserId
+from ..types import ContentType, Cursor, FileId, Limit, ObjectHash, Offset, Row, UserId
 from ..users import get_user
 from .folders import ensure_folder, find_replaced, get_folder
 from .links import relink
@@ -46,8 +46,9 @@ __all__ = [
 
 OTHER_CONTENT = "if_match: the file is not there, or has other content"
 
-mimetypes.add_type("text/markdown", ".md")  # not known to each platform
-mimetypes.add_type("application/json", ".canvas")
+_TYPES = mimetypes.MimeTypes()  # of our own: not known to each platform
+_TYPES.add_type("text/markdown", ".md")
+_TYPES.add_type("application/json", ".canvas")
 
 
 class File(Row, frozen=True):
@@ -444,4 +445,4 @@ async def _create(
 
 
 def _guess_content_type(path: str) -> str:
-    return mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return _TYPES.guess_type(path)[0] or "application/octet-stream"

@@ -10,8 +10,7 @@ from ..pool import Executor, transaction
 from ..query import query
 from ..signature import validated
 from ..storage import ObjectStore, open_object
-from ..storage.objects import Offset
-from ..types import Cursor, FileId, FileVersionNumber, Limit, Row, UserId
+from ..types import Cursor, FileId, FileVersionNumber, Limit, Offset, Row, UserId
 from .files import File
 from .vaults import lock_vault
 

@@ -39,7 +39,7 @@ SELECT c.id, c.owner_id, c.name, c.description, c.status, c.status_message, c.ve
         OR EXISTS (SELECT FROM collection_permissions AS p WHERE p.collection_id = c.id AND p.user_id = :user_id));
 
 -- name: list_collections :page
--- A user's own collections and those that others share with him, newest first: two index ranges, merged.
+-- A user's own collections and those that others share with them, newest first: two index ranges, merged.
 -- tenant: user_id
 -- actor: user_id
 -- key: id
@@ -186,7 +186,7 @@ logged AS (
 SELECT count(*) AS deleted FROM deleted;
 
 -- name: upsert_collection_permission :maybe
--- Let somebody read, write or administer; instead of what he had. No row: the collection is not there,
+-- Let somebody read, write or administer; instead of what was granted. No row: the collection is not there,
 -- not the user's to grant, or the owner's own.
 -- tenant: collection_id
 -- actor: user_id
@@ -265,7 +265,7 @@ SELECT page.collection_id, page.user_id, page.permission, page.granted_at
 
 -- name: list_audit_log :page
 -- What was done to a collection, newest first: for its owner, also once it is gone, and for ADMINs.
--- An ADMIN is of the collection that is there now: what another owner had under this id is not for him.
+-- An ADMIN is of the collection that is there now: what another owner had under this id is not for them.
 -- tenant: collection_id
 -- actor: user_id
 -- key: id
