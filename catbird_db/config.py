@@ -1,8 +1,6 @@
 """Settings, read from the environment. `.env.example` lists each with its default and reason."""
 
-import os
 import re
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -147,27 +145,3 @@ class Settings(BaseSettings):
                 "with DATABASE_TYPE=embedded"
             )
         return self.database_url
-
-    def object_folder_or_default(self) -> Path:
-        """``object_folder``, or ``catbird-db/objects`` in the user's data folder.
-
-        Raises:
-            InvalidArgumentError: the user has no home.
-        """
-        try:
-            if self.object_folder is not None:
-                return Path(self.object_folder).expanduser().absolute()
-            return user_folder("XDG_DATA_HOME", ".local/share") / "objects"
-        except RuntimeError:
-            raise InvalidArgumentError("OBJECT_FOLDER: this user has no home: set it") from None
-
-
-def user_folder(variable: str, below_home: str) -> Path:
-    """The user's folder for catbird-db: below that of an XDG variable, or below home.
-
-    Raises:
-        RuntimeError: the user has no home.
-    """
-    given = Path(os.environ.get(variable, ""))
-    base = given if given.is_absolute() else Path.home() / below_home  # as the standard says
-    return base / "catbird-db"

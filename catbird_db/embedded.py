@@ -156,12 +156,21 @@ def user_data_dir() -> Path:
     Raises:
         DatabaseConnectionError: the user has no home.
     """
-    from .config import user_folder
-
     try:
         return user_folder("XDG_DATA_HOME", ".local/share")
     except RuntimeError:
         raise _failure("this user has no home: set XDG_DATA_HOME") from None
+
+
+def user_folder(variable: str, below_home: str) -> Path:
+    """The user's folder for catbird-db: below that of an XDG variable, or below home.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    given = Path(os.environ.get(variable, ""))
+    base = given if given.is_absolute() else Path.home() / below_home  # as the standard says
+    return base / "catbird-db"
 
 
 def find_binaries() -> Path:
@@ -431,8 +440,6 @@ def _cached_data(bin_dir: Path, account: pwd.struct_passwd | None) -> Path | Non
         [bin_dir / "postgres", "--version"], capture_output=True, check=True, cwd="/"
     ).stdout
     made_of = repr((version, _THROWAWAY_SETTINGS, account and account.pw_uid)).encode()
-    from .config import user_folder
-
     with contextlib.suppress(RuntimeError):
         folder = user_folder("XDG_CACHE_HOME", ".cache")
         return folder / f"data-{hashlib.sha256(made_of).hexdigest()[:16]}.tar"

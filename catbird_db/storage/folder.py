@@ -10,11 +10,26 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 from ..config import Settings
-from ..errors import StorageError
+from ..embedded import user_folder
+from ..errors import InvalidArgumentError, StorageError
 from .store import CHUNK, PREFIX, Seen, StoreEntry, in_thread
 
 ATTEMPTS: Final = 100
 """How often a file is written whose folder somebody removes meanwhile, being empty."""
+
+
+def folder_of(settings: Settings) -> Path:
+    """OBJECT_FOLDER, or ``objects`` in the user's data folder.
+
+    Raises:
+        InvalidArgumentError: the user has no home.
+    """
+    try:
+        if settings.object_folder is not None:
+            return Path(settings.object_folder).expanduser().absolute()
+        return user_folder("XDG_DATA_HOME", ".local/share") / "objects"
+    except RuntimeError:
+        raise InvalidArgumentError("OBJECT_FOLDER: this user has no home: set it") from None
 
 
 async def open_folder_store(settings: Settings, threads: ThreadPoolExecutor) -> "FolderStore":
@@ -30,7 +45,7 @@ class FolderStore:
     def __init__(self, settings: Settings, threads: ThreadPoolExecutor) -> None:
         self.dedupe: Literal["global", "tenant"] = settings.object_dedupe
         self.lease = settings.object_lease
-        self.folder = settings.object_folder_or_default()
+        self.folder = folder_of(settings)
         self._threads = threads
 
     def make_folder(self) -> None:

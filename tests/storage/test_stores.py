@@ -16,6 +16,7 @@ from storage.faulty import Breaking
 
 from catbird_db import InvalidArgumentError, ObjectStore, Settings, StorageError, open_store
 from catbird_db.storage import s3
+from catbird_db.storage.folder import folder_of
 from catbird_db.storage.s3 import PART
 
 KEY = ".hash/" + "a" * 64 + "/01999999-9999-7999-8999-999999999999"
@@ -191,7 +192,7 @@ async def test_the_default_folder_lies_in_the_users_data_folder(
         await put(store, KEY, b"here")
     assert (tmp_path / "catbird-db" / "objects" / KEY).read_bytes() == b"here"
     monkeypatch.setenv("XDG_DATA_HOME", "relative")  # to be ignored, as the standard says
-    assert Settings().object_folder_or_default() == Path.home() / ".local/share/catbird-db/objects"
+    assert folder_of(Settings()) == Path.home() / ".local/share/catbird-db/objects"
 
 
 async def test_files_that_lie_elsewhere_are_listed_and_folders_are_not(tmp_path: Path) -> None:
