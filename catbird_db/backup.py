@@ -12,12 +12,12 @@ Each function takes psycopg's connection, as a migration in Python gets it.
 import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .catalog import SNAPSHOT_SQL
-from .definition import Definition, definition_of
+from .definition import Definition, definition_of, names_in_full
 from .destructive import limit_locks
 from .errors import BackupError, InvalidArgumentError
 
@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS catbird_backup.manifest (
     after_rows text[] NOT NULL,
     referring text[] NOT NULL,
     schema_lines text[] NOT NULL,
+    left_out text[] NOT NULL DEFAULT '{}',
     CONSTRAINT manifest_pkey PRIMARY KEY (name)
 );
 """
@@ -65,13 +66,18 @@ _SHOWN_UNCHECKED = " NOT VALID NOT VALIDATED"  # in a schema snapshot
 
 @dataclass(frozen=True)
 class Backup:
-    """One backup, by its name; ``table`` with its schema, as it was called."""
+    """One backup, by its name; ``table`` with its schema, as it was called.
+
+    ``left_out`` are the statements for foreign keys that its restore could not make, as their other
+    table is not there; the restore of that one makes them.
+    """
 
     name: str
     table: str
     taken_at: datetime
     expires_at: datetime
     row_count: int
+    left_out: tuple[str, ...] = ()
 
 
 def backup_table(
@@ -137,6 +143,9 @@ def verify_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
 def restore_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
     """Make a table again as it was when it was backed up: equal in schema and rows, or not at all.
 
+    Foreign keys with tables that are not there are left out: ``left_out`` of what comes back, and of
+    `list_backups`, has them until the restore of the other table makes them.
+
     Raises:
         BackupError: the backup is not whole, a table of this name exists, or what came out differs.
         psycopg.Error: something stands in the way, as a row elsewhere that refers to none of these.
@@ -153,12 +162,26 @@ def restore_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
             f"INSERT INTO {backup.table} ({columns}) OVERRIDING SYSTEM VALUE"  # type: ignore[arg-type]
             f' SELECT {columns} FROM catbird_backup."{name}"'
         )
-        _run(connection, definition.after_rows + definition.referring)
-        if (made := _lines(connection) - before) != set(lines):
-            raise BackupError(f"{name} gives another table: {_difference(set(lines), made)}")
+        left_out = [
+            statement
+            for statement in definition.after_rows + definition.referring
+            if not _runs_now(connection, statement)
+        ]
+        made, expected = _lines(connection) - before, set(lines)
+        if left_out:
+            made, expected = _without_foreign_keys(made), _without_foreign_keys(expected)
+        if made != expected:
+            raise BackupError(f"{name} gives another table: {_difference(expected, made)}")
         if _measure(connection, backup.table) != (backup.row_count, checksum):
             raise BackupError(f"{name} gives other rows")
-        return backup
+        _make_left_out(connection, backup.table)
+        connection.execute(
+            "UPDATE catbird_backup.manifest AS m"
+            "   SET left_out = CASE m.name WHEN %s THEN %s::text[] ELSE '{}' END"
+            " WHERE m.of_table = %s",
+            [name, left_out, backup.table],
+        )
+        return replace(backup, left_out=tuple(left_out))
 
 
 def list_backups(connection: "psycopg.Connection[Any]") -> list[Backup]:
@@ -166,10 +189,10 @@ def list_backups(connection: "psycopg.Connection[Any]") -> list[Backup]:
     if connection.execute("SELECT to_regclass('catbird_backup.manifest')").fetchone() == (None,):
         return []
     rows = connection.execute(
-        "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count"
+        "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count, m.left_out"
         "  FROM catbird_backup.manifest AS m ORDER BY m.taken_at, m.name"
     )
-    return [Backup(*row) for row in rows]
+    return [Backup(*row, left_out=tuple(left_out)) for *row, left_out in rows]
 
 
 def delete_expired_backups(connection: "psycopg.Connection[Any]") -> list[str]:
@@ -266,7 +289,12 @@ def _rehearse(
 
 def _lines(connection: "psycopg.Connection[Any]") -> set[str]:
     """What the schema is, but for parentheses: PostgreSQL writes others where it has read its own."""
-    return {re.sub("[()]", "", line) for (line,) in connection.execute(SNAPSHOT_SQL)}
+    with names_in_full(connection):
+        return {re.sub("[()]", "", line) for (line,) in connection.execute(SNAPSHOT_SQL)}
+
+
+def _without_foreign_keys(lines: set[str]) -> set[str]:
+    return {line for line in lines if not re.match("constraint .*: FOREIGN KEY ", line)}
 
 
 def _difference(expected: set[str], found: set[str]) -> str:
@@ -278,6 +306,45 @@ def _difference(expected: set[str], found: set[str]) -> str:
 def _run(connection: "psycopg.Connection[Any]", statements: list[str]) -> None:
     for statement in statements:
         connection.execute(statement)  # type: ignore[arg-type]
+
+
+def _runs_now(connection: "psycopg.Connection[Any]", statement: str) -> bool:
+    """Run it, unless it is a foreign key with a table that is not there."""
+    from psycopg.errors import InvalidSchemaName, UndefinedTable
+
+    try:
+        with connection.transaction():
+            _run(connection, [statement])
+    except (InvalidSchemaName, UndefinedTable):
+        if " FOREIGN KEY " not in statement:
+            raise
+        return False
+    return True
+
+
+def _make_left_out(connection: "psycopg.Connection[Any]", table: str) -> None:
+    """The foreign keys that restores of other tables have left out for want of this one."""
+    from psycopg.errors import DuplicateObject
+
+    left_out = connection.execute(
+        "SELECT m.name, l.statement"
+        "  FROM catbird_backup.manifest AS m CROSS JOIN unnest(m.left_out) AS l (statement)"
+        " WHERE m.of_table <> %s",
+        [table],
+    ).fetchall()
+    for name, statement in left_out:
+        if f" {table} ADD " not in statement and f" REFERENCES {table}(" not in statement:
+            continue
+        try:
+            made = _runs_now(connection, statement)
+        except DuplicateObject:  # the other table's backup has it, too
+            made = True
+        if made:
+            connection.execute(
+                "UPDATE catbird_backup.manifest AS m SET left_out = array_remove(m.left_out, %s)"
+                " WHERE m.name = %s",
+                [statement, name],
+            )
 
 
 def _measure(connection: "psycopg.Connection[Any]", table: str) -> tuple[int, str]:
@@ -314,10 +381,10 @@ def _find(
         row = connection.execute(
             "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count,"
             "       m.checksum, m.columns, m.before_rows, m.after_rows, m.referring,"
-            "       m.schema_lines"
+            "       m.schema_lines, m.left_out"
             "  FROM catbird_backup.manifest AS m WHERE m.name = %s",
             [name],
         ).fetchone()
     if row is None:
         raise BackupError(f"there is no backup {name}")
-    return Backup(*row[:5]), row[5], Definition(*row[6:10]), row[10]
+    return Backup(*row[:5], left_out=tuple(row[11])), row[5], Definition(*row[6:10]), row[10]
