@@ -53,11 +53,12 @@ CREATE TABLE IF NOT EXISTS catbird_backup.manifest (
 """
 
 # Two halves of a SHA-256 of each row as it is sent, summed: order is nothing, a repeated row is.
+# r.* is the row, whatever its columns are called; r would be a column of that name.
 _CHECKSUM = """
 SELECT count(*), format('%s:%s', coalesce(sum(h.high), 0), coalesce(sum(h.low), 0))
   FROM (SELECT ('x' || left(d.digest, 16))::bit(64)::bigint AS high,
                ('x' || substr(d.digest, 17, 16))::bit(64)::bigint AS low
-          FROM (SELECT encode(sha256(record_send(r)), 'hex') AS digest FROM {table} AS r) AS d) AS h
+          FROM (SELECT encode(sha256(record_send(r.*)), 'hex') AS digest FROM {table} AS r) AS d) AS h
 """
 
 _UNCHECKED = " NOT VALID"

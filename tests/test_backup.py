@@ -240,6 +240,30 @@ def test_a_backup_that_was_tampered_with_is_refused(connection: Connection, tamp
         assert schema_snapshot(connection) == schema
 
 
+def test_columns_may_have_any_name(connection: Connection) -> None:
+    connection.execute(
+        "CREATE TYPE pair AS (a int, b int);"
+        "CREATE TABLE letters (r pair, d text, h text, t text, c int, n int, digest text, high int, low int);"
+        "INSERT INTO letters VALUES ('(1,2)', 'd', 'h', 't', 1, 2, 'x', 3, 4), ('(3,4)', 'd', 'h', 't', 1, 2, 'x', 3, 4)"
+    )
+    schema = schema_snapshot(connection)
+    backup = backup_table(connection, "letters")
+    connection.execute("DROP TABLE letters")
+    restore_backup(connection, backup.name)
+    assert schema_snapshot(connection) == schema
+    for column in ("r = '(5,6)'", "d = 'e'", "h = 'e'", "t = 'e'", "low = 5", "n = NULL"):
+        with connection.transaction(force_rollback=True):
+            connection.execute(f'UPDATE catbird_backup."{backup.name}" SET {column}')  # type: ignore[arg-type]
+            with pytest.raises(BackupError, match="not those that were put into it"):
+                verify_backup(connection, backup.name)
+
+
+def test_a_column_of_any_type_may_have_the_name_of_the_row(connection: Connection) -> None:
+    for number, type_name in enumerate(("text", "int4range", "people", "int[]")):
+        connection.execute(f"CREATE TABLE r{number} (r {type_name})")  # type: ignore[arg-type]
+        backup_table(connection, f"r{number}")
+
+
 def test_rows_in_another_order_are_the_same_rows(connection: Connection) -> None:
     backup = backup_table(connection, PEOPLE)
     copy = f'catbird_backup."{backup.name}"'
