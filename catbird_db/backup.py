@@ -63,6 +63,8 @@ SELECT count(*), format('%s:%s', coalesce(sum(h.high), 0), coalesce(sum(h.low), 
 
 _UNCHECKED = " NOT VALID"
 _SHOWN_UNCHECKED = " NOT VALID NOT VALIDATED"  # in a schema snapshot
+_OBJECT = re.compile(r'(?:"[^"]*"|[^":])+')  # in a line of one: its kind and name
+_MAKE_ROOM = "back that table up and drop it, or move it to another schema (docs/operations.md)"
 
 
 @dataclass(frozen=True)
@@ -148,15 +150,18 @@ def restore_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
     `list_backups`, has them until the restore of the other table makes them.
 
     Raises:
-        BackupError: the backup is not whole, a table of this name exists, or what came out differs.
+        BackupError: the backup is not whole, something has the name of the table or of what belongs
+            to it, or what came out differs.
         psycopg.Error: something stands in the way, as a row elsewhere that refers to none of these.
     """
     with _all_or_nothing(connection):
         backup = verify_backup(connection, name)
         _, checksum, definition, lines = _find(connection, name)
         if connection.execute("SELECT to_regclass(%s)", [backup.table]).fetchone() != (None,):
-            raise BackupError(f"{backup.table} exists: rename or drop it, then restore {name}")
+            raise BackupError(f"{name}: {backup.table} exists; {_MAKE_ROOM}")
         before = _lines(connection)
+        if there := _in_the_way(before, set(lines)):
+            raise BackupError(f"{name}: {len(there)} in the way: {there[0]}; {_MAKE_ROOM}")
         _run(connection, definition.before_rows)
         columns = ", ".join(definition.columns)
         connection.execute(
@@ -296,6 +301,17 @@ def _lines(connection: "psycopg.Connection[Any]") -> set[str]:
 
 def _without_foreign_keys(lines: set[str]) -> set[str]:
     return {line for line in lines if not re.match("constraint .*: FOREIGN KEY ", line)}
+
+
+def _in_the_way(found: set[str], expected: set[str]) -> list[str]:
+    """What has the name of something that is to be made, as the index of a table that was renamed."""
+    names = {_name(line) for line in expected}
+    return sorted(line for line in found if _name(line) in names)
+
+
+def _name(line: str) -> str:
+    found = _OBJECT.match(line)
+    return found[0] if found else line
 
 
 def _difference(expected: set[str], found: set[str]) -> str:

@@ -324,8 +324,44 @@ def test_a_table_that_is_not_there_or_is_there_again_is_an_error(connection: Con
     with pytest.raises(InvalidArgumentError, match="keep_days"):
         backup_table(connection, PEOPLE, keep_days=0)
     backup = backup_table(connection, PEOPLE)
-    with pytest.raises(BackupError, match=r"public\.people exists"):
+    with pytest.raises(BackupError, match=r"public\.people exists;"):
         restore_backup(connection, backup.name)
+
+
+def test_a_table_that_was_renamed_is_in_the_way(connection: Connection) -> None:
+    schema, before = schema_snapshot(connection), rows(connection, PEOPLE)
+    old = backup_table(connection, PEOPLE)
+    connection.execute("DELETE FROM pets; DELETE FROM people; ALTER TABLE people RENAME TO new")
+    renamed = schema_snapshot(connection)
+    with pytest.raises(
+        BackupError, match=r"in the way: .*public\.new.*; back that table up and drop"
+    ):
+        restore_backup(connection, old.name)
+    assert schema_snapshot(connection) == renamed
+
+    backup_table(connection, "new")
+    connection.execute("DROP TABLE new CASCADE")
+    restore_backup(connection, old.name)
+    assert schema_snapshot(connection) == schema
+    assert rows(connection, PEOPLE) == before
+
+
+def test_a_table_may_be_moved_out_of_the_way(connection: Connection) -> None:
+    schema, before = schema_snapshot(connection), rows(connection, PEOPLE)
+    backup = backup_table(connection, PEOPLE)
+    with pytest.raises(BackupError, match=r"public\.people exists; .* move it to another schema"):
+        restore_backup(connection, backup.name)
+    connection.execute("CREATE SCHEMA aside; ALTER TABLE people SET SCHEMA aside")
+    for last, then in (
+        ("fkey", "ALTER TABLE pets DROP CONSTRAINT pets_owner_fkey"),
+        ("people_stats", "ALTER STATISTICS people_stats SET SCHEMA aside"),
+    ):
+        with pytest.raises(BackupError, match=f"in the way: .*{last}"):
+            restore_backup(connection, backup.name)
+        connection.execute(then)
+    restore_backup(connection, backup.name)
+    assert set(schema.splitlines()) < set(schema_snapshot(connection).splitlines())
+    assert rows(connection, PEOPLE) == before == rows(connection, "aside.people")
 
 
 def test_a_restore_that_others_stand_in_the_way_of_leaves_nothing_behind(
