@@ -163,11 +163,7 @@ def restore_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
         if there := _in_the_way(before, set(lines)):
             raise BackupError(f"{name}: {len(there)} in the way: {there[0]}; {_MAKE_ROOM}")
         _run(connection, definition.before_rows)
-        columns = ", ".join(definition.columns)
-        connection.execute(
-            f"INSERT INTO {backup.table} ({columns}) OVERRIDING SYSTEM VALUE"  # type: ignore[arg-type]
-            f' SELECT {columns} FROM catbird_backup."{name}"'
-        )
+        _fill(connection, backup.table, definition, f'catbird_backup."{name}"')
         left_out = [
             statement
             for statement in definition.after_rows + definition.referring
@@ -266,31 +262,60 @@ def _locked(connection: "psycopg.Connection[Any]", table: str) -> tuple[int, str
 def _rehearse(
     connection: "psycopg.Connection[Any]", table: str, definition: Definition
 ) -> list[str]:
-    """Drop the table and make it again, without rows; undo that. What of the schema goes with it."""
+    """Drop the table and make it again; undo that. What of the schema goes with it.
+
+    Without rows, so rows of others refer to some that are not there, which NOT VALID allows. Below
+    PostgreSQL 18 a partitioned table's foreign key cannot be that: if one refers to it, with rows.
+    """
     import psycopg
 
+    with_rows = connection.info.server_version < 180000 and _is_referred_to_by_partitions(
+        connection, table
+    )
     before = _lines(connection)
     try:
         with connection.transaction(force_rollback=True):
+            if with_rows:
+                connection.execute(f"CREATE TEMPORARY TABLE copy AS SELECT * FROM {table}")  # type: ignore[arg-type]
             connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
             without = _lines(connection)
             _run(connection, definition.before_rows)
+            if with_rows:
+                _fill(connection, table, definition, "pg_temp.copy")
             _run(connection, definition.after_rows)
-            # Rows of others refer to rows that are not there now.
-            _run(
-                connection,
-                [f"{one.removesuffix(_UNCHECKED)}{_UNCHECKED}" for one in definition.referring],
-            )
+            unchecked = [
+                f"{key.removesuffix(_UNCHECKED)}{_UNCHECKED}" for key in definition.referring
+            ]
+            _run(connection, definition.referring if with_rows else unchecked)
             after = _lines(connection)
     except psycopg.Error as error:
         raise BackupError(
             f"{table} cannot be backed up: {error.diag.message_primary or error}"
         ) from None
-    unchecked = {line for line in after - before if line.endswith(_SHOWN_UNCHECKED)}
-    after = after - unchecked | {line.removesuffix(_SHOWN_UNCHECKED) for line in unchecked}
+    shown = {line for line in after - before if line.endswith(_SHOWN_UNCHECKED)}
+    after = after - shown | {line.removesuffix(_SHOWN_UNCHECKED) for line in shown}
     if after != before:
         raise BackupError(f"{table} cannot be backed up: {_difference(before, after)}")
     return sorted(before - without)
+
+
+def _is_referred_to_by_partitions(connection: "psycopg.Connection[Any]", table: str) -> bool:
+    (found,) = _one(
+        connection,
+        "SELECT EXISTS (SELECT FROM pg_constraint AS c JOIN pg_class AS r ON r.oid = c.conrelid"
+        "                WHERE c.contype = 'f' AND c.confrelid = to_regclass(%s) AND r.relkind = 'p')",
+        [table],
+    )
+    return found
+
+
+def _fill(
+    connection: "psycopg.Connection[Any]", table: str, definition: Definition, copy: str
+) -> None:
+    columns = ", ".join(definition.columns)
+    connection.execute(
+        f"INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {copy}"  # type: ignore[arg-type]
+    )
 
 
 def _lines(connection: "psycopg.Connection[Any]") -> set[str]:

@@ -113,7 +113,11 @@ def test_what_comes_back_is_equal_in_schema_and_rows(connection: Connection, tab
 
 
 def test_every_table_of_the_shipped_schema_comes_back(catbird_database_url: str) -> None:
-    with psycopg.connect(catbird_database_url, autocommit=True) as connection:
+    backs_up_every_shipped_table(catbird_database_url)
+
+
+def backs_up_every_shipped_table(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
         tables = connection.execute(
             "SELECT c.oid::regclass::text FROM pg_class AS c WHERE c.relkind IN ('r', 'p')"
             " AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace AND c.relname !~ 'yoyo'"
