@@ -201,19 +201,25 @@ def delete_expired_backups(connection: "psycopg.Connection[Any]") -> list[str]:
     """Delete the backups whose time is over, each in a transaction of its own.
 
     Args:
-        connection: in no transaction.
+        connection: in no transaction; autocommit or not.
 
     Returns:
         The names of those deleted.
 
     Raises:
         BackupError: some could not be deleted, as while they are in use; the others are.
+        InvalidArgumentError: ``connection`` is in a transaction; nothing is deleted.
     """
     import psycopg
+    from psycopg.pq import TransactionStatus
 
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        raise InvalidArgumentError("connection: in a transaction; commit it or roll it back first")
     deleted: list[str] = []
     failed: list[str] = []
-    for backup in list_backups(connection):
+    with connection.transaction():  # else the first statement begins one that nobody ends
+        backups = list_backups(connection)
+    for backup in backups:
         try:
             with connection.transaction():
                 connection.execute("SET LOCAL lock_timeout = '5s'")

@@ -418,6 +418,21 @@ def test_only_what_has_expired_is_deleted(connection: Connection) -> None:
     assert left == sorted([("manifest",), (new.name,), (f"{old.name}_copy",)])
 
 
+def test_what_is_deleted_is_deleted_whatever_becomes_of_the_connection(
+    url: str, connection: Connection
+) -> None:
+    old = backup_table(connection, PEOPLE)
+    expire(connection, old.name)
+    with psycopg.connect(url) as another:
+        another.execute("SELECT 1")
+        with pytest.raises(InvalidArgumentError, match="in a transaction"):
+            delete_expired_backups(another)
+        another.rollback()
+        assert delete_expired_backups(another) == [old.name]
+        another.rollback()
+    assert list_backups(connection) == []
+
+
 def test_one_that_cannot_be_deleted_keeps_no_other(connection: Connection) -> None:
     first, second, third = (backup_table(connection, "pets") for _ in range(3))
     connection.execute(f'CREATE VIEW looks AS SELECT * FROM catbird_backup."{second.name}"')  # type: ignore[arg-type]
