@@ -12,12 +12,12 @@ Each function takes psycopg's connection, as a migration in Python gets it.
 import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .catalog import SNAPSHOT_SQL
-from .definition import Definition, definition_of
+from .definition import Definition, definition_of, names_in_full
 from .destructive import limit_locks
 from .errors import BackupError, InvalidArgumentError
 
@@ -47,31 +47,40 @@ CREATE TABLE IF NOT EXISTS catbird_backup.manifest (
     after_rows text[] NOT NULL,
     referring text[] NOT NULL,
     schema_lines text[] NOT NULL,
+    left_out text[] NOT NULL DEFAULT '{}',
     CONSTRAINT manifest_pkey PRIMARY KEY (name)
 );
 """
 
 # Two halves of a SHA-256 of each row as it is sent, summed: order is nothing, a repeated row is.
+# r.* is the row, whatever its columns are called; r would be a column of that name.
 _CHECKSUM = """
 SELECT count(*), format('%s:%s', coalesce(sum(h.high), 0), coalesce(sum(h.low), 0))
   FROM (SELECT ('x' || left(d.digest, 16))::bit(64)::bigint AS high,
                ('x' || substr(d.digest, 17, 16))::bit(64)::bigint AS low
-          FROM (SELECT encode(sha256(record_send(r)), 'hex') AS digest FROM {table} AS r) AS d) AS h
+          FROM (SELECT encode(sha256(record_send(r.*)), 'hex') AS digest FROM {table} AS r) AS d) AS h
 """
 
 _UNCHECKED = " NOT VALID"
 _SHOWN_UNCHECKED = " NOT VALID NOT VALIDATED"  # in a schema snapshot
+_OBJECT = re.compile(r'(?:"[^"]*"|[^":])+')  # in a line of one: its kind and name
+_MAKE_ROOM = "back that table up and drop it, or move it to another schema (docs/operations.md)"
 
 
 @dataclass(frozen=True)
 class Backup:
-    """One backup, by its name; ``table`` with its schema, as it was called."""
+    """One backup, by its name; ``table`` with its schema, as it was called.
+
+    ``left_out`` are the statements for foreign keys that its restore could not make, as their other
+    table is not there; the restore of that one makes them.
+    """
 
     name: str
     table: str
     taken_at: datetime
     expires_at: datetime
     row_count: int
+    left_out: tuple[str, ...] = ()
 
 
 def backup_table(
@@ -137,28 +146,44 @@ def verify_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
 def restore_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
     """Make a table again as it was when it was backed up: equal in schema and rows, or not at all.
 
+    Foreign keys with tables that are not there are left out: ``left_out`` of what comes back, and of
+    `list_backups`, has them until the restore of the other table makes them.
+
     Raises:
-        BackupError: the backup is not whole, a table of this name exists, or what came out differs.
+        BackupError: the backup is not whole, something has the name of the table or of what belongs
+            to it, or what came out differs.
         psycopg.Error: something stands in the way, as a row elsewhere that refers to none of these.
     """
     with _all_or_nothing(connection):
         backup = verify_backup(connection, name)
         _, checksum, definition, lines = _find(connection, name)
         if connection.execute("SELECT to_regclass(%s)", [backup.table]).fetchone() != (None,):
-            raise BackupError(f"{backup.table} exists: rename or drop it, then restore {name}")
+            raise BackupError(f"{name}: {backup.table} exists; {_MAKE_ROOM}")
         before = _lines(connection)
+        if there := _in_the_way(before, set(lines)):
+            raise BackupError(f"{name}: {len(there)} in the way: {there[0]}; {_MAKE_ROOM}")
         _run(connection, definition.before_rows)
-        columns = ", ".join(definition.columns)
-        connection.execute(
-            f"INSERT INTO {backup.table} ({columns}) OVERRIDING SYSTEM VALUE"  # type: ignore[arg-type]
-            f' SELECT {columns} FROM catbird_backup."{name}"'
-        )
-        _run(connection, definition.after_rows + definition.referring)
-        if (made := _lines(connection) - before) != set(lines):
-            raise BackupError(f"{name} gives another table: {_difference(set(lines), made)}")
+        _fill(connection, backup.table, definition, f'catbird_backup."{name}"')
+        left_out = [
+            statement
+            for statement in definition.after_rows + definition.referring
+            if not _runs_now(connection, statement)
+        ]
+        made, expected = _lines(connection) - before, set(lines)
+        if left_out:
+            made, expected = _without_foreign_keys(made), _without_foreign_keys(expected)
+        if made != expected:
+            raise BackupError(f"{name} gives another table: {_difference(expected, made)}")
         if _measure(connection, backup.table) != (backup.row_count, checksum):
             raise BackupError(f"{name} gives other rows")
-        return backup
+        _make_left_out(connection, backup.table)
+        connection.execute(
+            "UPDATE catbird_backup.manifest AS m"
+            "   SET left_out = CASE m.name WHEN %s THEN %s::text[] ELSE '{}' END"
+            " WHERE m.of_table = %s",
+            [name, left_out, backup.table],
+        )
+        return replace(backup, left_out=tuple(left_out))
 
 
 def list_backups(connection: "psycopg.Connection[Any]") -> list[Backup]:
@@ -166,29 +191,35 @@ def list_backups(connection: "psycopg.Connection[Any]") -> list[Backup]:
     if connection.execute("SELECT to_regclass('catbird_backup.manifest')").fetchone() == (None,):
         return []
     rows = connection.execute(
-        "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count"
+        "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count, m.left_out"
         "  FROM catbird_backup.manifest AS m ORDER BY m.taken_at, m.name"
     )
-    return [Backup(*row) for row in rows]
+    return [Backup(*row, left_out=tuple(left_out)) for *row, left_out in rows]
 
 
 def delete_expired_backups(connection: "psycopg.Connection[Any]") -> list[str]:
     """Delete the backups whose time is over, each in a transaction of its own.
 
     Args:
-        connection: in no transaction.
+        connection: in no transaction; autocommit or not.
 
     Returns:
         The names of those deleted.
 
     Raises:
         BackupError: some could not be deleted, as while they are in use; the others are.
+        InvalidArgumentError: ``connection`` is in a transaction; nothing is deleted.
     """
     import psycopg
+    from psycopg.pq import TransactionStatus
 
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        raise InvalidArgumentError("connection: in a transaction; commit it or roll it back first")
     deleted: list[str] = []
     failed: list[str] = []
-    for backup in list_backups(connection):
+    with connection.transaction():  # else the first statement begins one that nobody ends
+        backups = list_backups(connection)
+    for backup in backups:
         try:
             with connection.transaction():
                 connection.execute("SET LOCAL lock_timeout = '5s'")
@@ -237,36 +268,81 @@ def _locked(connection: "psycopg.Connection[Any]", table: str) -> tuple[int, str
 def _rehearse(
     connection: "psycopg.Connection[Any]", table: str, definition: Definition
 ) -> list[str]:
-    """Drop the table and make it again, without rows; undo that. What of the schema goes with it."""
+    """Drop the table and make it again; undo that. What of the schema goes with it.
+
+    Without rows, so rows of others refer to some that are not there, which NOT VALID allows. Below
+    PostgreSQL 18 a partitioned table's foreign key cannot be that: if one refers to it, with rows.
+    """
     import psycopg
 
+    with_rows = connection.info.server_version < 180000 and _is_referred_to_by_partitions(
+        connection, table
+    )
     before = _lines(connection)
     try:
         with connection.transaction(force_rollback=True):
+            if with_rows:
+                connection.execute(f"CREATE TEMPORARY TABLE copy AS SELECT * FROM {table}")  # type: ignore[arg-type]
             connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
             without = _lines(connection)
             _run(connection, definition.before_rows)
+            if with_rows:
+                _fill(connection, table, definition, "pg_temp.copy")
             _run(connection, definition.after_rows)
-            # Rows of others refer to rows that are not there now.
-            _run(
-                connection,
-                [f"{one.removesuffix(_UNCHECKED)}{_UNCHECKED}" for one in definition.referring],
-            )
+            unchecked = [
+                f"{key.removesuffix(_UNCHECKED)}{_UNCHECKED}" for key in definition.referring
+            ]
+            _run(connection, definition.referring if with_rows else unchecked)
             after = _lines(connection)
     except psycopg.Error as error:
         raise BackupError(
             f"{table} cannot be backed up: {error.diag.message_primary or error}"
         ) from None
-    unchecked = {line for line in after - before if line.endswith(_SHOWN_UNCHECKED)}
-    after = after - unchecked | {line.removesuffix(_SHOWN_UNCHECKED) for line in unchecked}
+    shown = {line for line in after - before if line.endswith(_SHOWN_UNCHECKED)}
+    after = after - shown | {line.removesuffix(_SHOWN_UNCHECKED) for line in shown}
     if after != before:
         raise BackupError(f"{table} cannot be backed up: {_difference(before, after)}")
     return sorted(before - without)
 
 
+def _is_referred_to_by_partitions(connection: "psycopg.Connection[Any]", table: str) -> bool:
+    (found,) = _one(
+        connection,
+        "SELECT EXISTS (SELECT FROM pg_constraint AS c JOIN pg_class AS r ON r.oid = c.conrelid"
+        "                WHERE c.contype = 'f' AND c.confrelid = to_regclass(%s) AND r.relkind = 'p')",
+        [table],
+    )
+    return found
+
+
+def _fill(
+    connection: "psycopg.Connection[Any]", table: str, definition: Definition, copy: str
+) -> None:
+    columns = ", ".join(definition.columns)
+    connection.execute(
+        f"INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {copy}"  # type: ignore[arg-type]
+    )
+
+
 def _lines(connection: "psycopg.Connection[Any]") -> set[str]:
     """What the schema is, but for parentheses: PostgreSQL writes others where it has read its own."""
-    return {re.sub("[()]", "", line) for (line,) in connection.execute(SNAPSHOT_SQL)}
+    with names_in_full(connection):
+        return {re.sub("[()]", "", line) for (line,) in connection.execute(SNAPSHOT_SQL)}
+
+
+def _without_foreign_keys(lines: set[str]) -> set[str]:
+    return {line for line in lines if not re.match("constraint .*: FOREIGN KEY ", line)}
+
+
+def _in_the_way(found: set[str], expected: set[str]) -> list[str]:
+    """What has the name of something that is to be made, as the index of a table that was renamed."""
+    names = {_name(line) for line in expected}
+    return sorted(line for line in found if _name(line) in names)
+
+
+def _name(line: str) -> str:
+    found = _OBJECT.match(line)
+    return found[0] if found else line
 
 
 def _difference(expected: set[str], found: set[str]) -> str:
@@ -278,6 +354,45 @@ def _difference(expected: set[str], found: set[str]) -> str:
 def _run(connection: "psycopg.Connection[Any]", statements: list[str]) -> None:
     for statement in statements:
         connection.execute(statement)  # type: ignore[arg-type]
+
+
+def _runs_now(connection: "psycopg.Connection[Any]", statement: str) -> bool:
+    """Run it, unless it is a foreign key with a table that is not there."""
+    from psycopg.errors import InvalidSchemaName, UndefinedTable
+
+    try:
+        with connection.transaction():
+            _run(connection, [statement])
+    except (InvalidSchemaName, UndefinedTable):
+        if " FOREIGN KEY " not in statement:
+            raise
+        return False
+    return True
+
+
+def _make_left_out(connection: "psycopg.Connection[Any]", table: str) -> None:
+    """The foreign keys that restores of other tables have left out for want of this one."""
+    from psycopg.errors import DuplicateObject
+
+    left_out = connection.execute(
+        "SELECT m.name, l.statement"
+        "  FROM catbird_backup.manifest AS m CROSS JOIN unnest(m.left_out) AS l (statement)"
+        " WHERE m.of_table <> %s",
+        [table],
+    ).fetchall()
+    for name, statement in left_out:
+        if f" {table} ADD " not in statement and f" REFERENCES {table}(" not in statement:
+            continue
+        try:
+            made = _runs_now(connection, statement)
+        except DuplicateObject:  # the other table's backup has it, too
+            made = True
+        if made:
+            connection.execute(
+                "UPDATE catbird_backup.manifest AS m SET left_out = array_remove(m.left_out, %s)"
+                " WHERE m.name = %s",
+                [statement, name],
+            )
 
 
 def _measure(connection: "psycopg.Connection[Any]", table: str) -> tuple[int, str]:
@@ -314,10 +429,10 @@ def _find(
         row = connection.execute(
             "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count,"
             "       m.checksum, m.columns, m.before_rows, m.after_rows, m.referring,"
-            "       m.schema_lines"
+            "       m.schema_lines, m.left_out"
             "  FROM catbird_backup.manifest AS m WHERE m.name = %s",
             [name],
         ).fetchone()
     if row is None:
         raise BackupError(f"there is no backup {name}")
-    return Backup(*row[:5]), row[5], Definition(*row[6:10]), row[10]
+    return Backup(*row[:5], left_out=tuple(row[11])), row[5], Definition(*row[6:10]), row[10]

@@ -103,7 +103,7 @@ object (classid, objid, objsubid, kind, name, definition) AS (
       FROM pg_catalog.pg_index AS x
       JOIN relation AS r ON r.oid = x.indrelid
      UNION ALL
-    SELECT 'pg_statistic_ext'::regclass, s.oid, 0, 'statistics', s.stxname::text,
+    SELECT 'pg_statistic_ext'::regclass, s.oid, 0, 'statistics', format('%s.%I', s.stxnamespace::regnamespace, s.stxname),
            concat_ws(' ', pg_get_statisticsobjdef(s.oid), 'STATISTICS ' || nullif(s.stxstattarget, -1)::text)
       FROM pg_catalog.pg_statistic_ext AS s
       JOIN relation AS r ON r.oid = s.stxrelid

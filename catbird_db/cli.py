@@ -257,6 +257,8 @@ def backups(
             one.name, one.table, f"{one.row_count:,}", f"{one.expires_at:%Y-%m-%d %H:%M %Z}"
         )
     out.print(table if kept else "No backups.")
+    for statement in (statement for one in kept for statement in one.left_out):
+        out.print(f"left out until the other table is there: {statement}", markup=False)
 
 
 @app.command(

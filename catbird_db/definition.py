@@ -6,13 +6,15 @@ What is not said here (policies, rules, inheritance that is not partitioning) a 
 tries the statements and compares.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["Definition", "definition_of"]
+__all__ = ["Definition", "definition_of", "names_in_full"]
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,20 @@ SELECT s.stage, s.text FROM statement AS s ORDER BY s.stage, s.depth, s.place
 
 def definition_of(connection: "psycopg.Connection[Any]", table: int) -> Definition:
     """The definition of a table, by its oid."""
-    columns = connection.execute(_COLUMNS, {"table": table}).fetchall()
-    statements = connection.execute(_STATEMENTS, {"table": table}).fetchall()
+    with names_in_full(connection):
+        columns = connection.execute(_COLUMNS, {"table": table}).fetchall()
+        statements = connection.execute(_STATEMENTS, {"table": table}).fetchall()
     return Definition(
         columns=[name for (name,) in columns],
         before_rows=[text for stage, text in statements if stage <= 3],
         after_rows=[text for stage, text in statements if 3 < stage < 20],
         referring=[text for stage, text in statements if stage == 20],
     )
+
+
+@contextmanager
+def names_in_full(connection: "psycopg.Connection[Any]") -> Generator[None]:
+    """Have PostgreSQL write each name with its schema: who reads it may have another search_path."""
+    with connection.transaction(force_rollback=True):  # of the setting
+        connection.execute("SET LOCAL search_path = ''")
+        yield

@@ -113,7 +113,11 @@ def test_what_comes_back_is_equal_in_schema_and_rows(connection: Connection, tab
 
 
 def test_every_table_of_the_shipped_schema_comes_back(catbird_database_url: str) -> None:
-    with psycopg.connect(catbird_database_url, autocommit=True) as connection:
+    backs_up_every_shipped_table(catbird_database_url)
+
+
+def backs_up_every_shipped_table(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
         tables = connection.execute(
             "SELECT c.oid::regclass::text FROM pg_class AS c WHERE c.relkind IN ('r', 'p')"
             " AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace AND c.relname !~ 'yoyo'"
@@ -130,6 +134,54 @@ def test_every_table_of_the_shipped_schema_comes_back(catbird_database_url: str)
 def meaning(connection: Connection) -> str:
     """The schema; ``a BETWEEN 0 AND b AND c`` has other parentheses once PostgreSQL has read what it wrote."""
     return re.sub("[()]", "", schema_snapshot(connection))
+
+
+FAMILY = """
+CREATE SCHEMA kin;
+CREATE TABLE kin.parents (id int PRIMARY KEY, favourite int) PARTITION BY HASH (id);
+CREATE TABLE kin.parents_0 PARTITION OF kin.parents FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+CREATE TABLE kin.children (id int PRIMARY KEY, parent int CONSTRAINT parent_fkey REFERENCES kin.parents);
+ALTER TABLE kin.parents ADD CONSTRAINT favourite_fkey FOREIGN KEY (favourite) REFERENCES kin.children;
+INSERT INTO kin.parents VALUES (1), (2);
+INSERT INTO kin.children VALUES (3, 1);
+UPDATE kin.parents SET favourite = 3 WHERE id = 2;
+"""
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_tables_that_refer_to_each_other_come_back_in_any_order(
+    connection: Connection, first: int
+) -> None:
+    connection.execute(FAMILY)
+    schema = schema_snapshot(connection)
+    connection.execute("SET search_path = kin, public")
+    taken = [backup_table(connection, table) for table in ("parents", "children")]
+    connection.execute("DROP TABLE parents, children; SET search_path = public")
+
+    alone = restore_backup(connection, taken[first].name)
+    assert len(alone.left_out) == 2
+    assert [one.left_out for one in list_backups(connection) if one.left_out] == [alone.left_out]
+    restore_backup(connection, taken[1 - first].name)
+    assert list_backups(connection) == taken
+    assert schema_snapshot(connection) == schema
+
+
+def test_a_foreign_key_that_one_backup_alone_knows_comes_back(connection: Connection) -> None:
+    connection.execute(FAMILY)
+    children = backup_table(connection, "kin.children")
+    connection.execute("DROP TABLE kin.children CASCADE")
+    parents = backup_table(connection, "kin.parents")
+    connection.execute("DROP TABLE kin.parents")
+
+    assert len(restore_backup(connection, children.name).left_out) == 2
+    other = backup_table(connection, "pets")
+    connection.execute("DROP TABLE pets")
+    restore_backup(connection, other.name)
+    assert verify_backup(connection, children.name).left_out
+    assert restore_backup(connection, parents.name).left_out == ()
+    assert verify_backup(connection, children.name) == children
+    assert "kin.children.parent_fkey" in schema_snapshot(connection)
+    assert "kin.parents.favourite_fkey" in schema_snapshot(connection)
 
 
 def test_sequences_go_on_where_they_were(connection: Connection) -> None:
@@ -192,6 +244,30 @@ def test_a_backup_that_was_tampered_with_is_refused(connection: Connection, tamp
         assert schema_snapshot(connection) == schema
 
 
+def test_columns_may_have_any_name(connection: Connection) -> None:
+    connection.execute(
+        "CREATE TYPE pair AS (a int, b int);"
+        "CREATE TABLE letters (r pair, d text, h text, t text, c int, n int, digest text, high int, low int);"
+        "INSERT INTO letters VALUES ('(1,2)', 'd', 'h', 't', 1, 2, 'x', 3, 4), ('(3,4)', 'd', 'h', 't', 1, 2, 'x', 3, 4)"
+    )
+    schema = schema_snapshot(connection)
+    backup = backup_table(connection, "letters")
+    connection.execute("DROP TABLE letters")
+    restore_backup(connection, backup.name)
+    assert schema_snapshot(connection) == schema
+    for column in ("r = '(5,6)'", "d = 'e'", "h = 'e'", "t = 'e'", "low = 5", "n = NULL"):
+        with connection.transaction(force_rollback=True):
+            connection.execute(f'UPDATE catbird_backup."{backup.name}" SET {column}')  # type: ignore[arg-type]
+            with pytest.raises(BackupError, match="not those that were put into it"):
+                verify_backup(connection, backup.name)
+
+
+def test_a_column_of_any_type_may_have_the_name_of_the_row(connection: Connection) -> None:
+    for number, type_name in enumerate(("text", "int4range", "people", "int[]")):
+        connection.execute(f"CREATE TABLE r{number} (r {type_name})")  # type: ignore[arg-type]
+        backup_table(connection, f"r{number}")
+
+
 def test_rows_in_another_order_are_the_same_rows(connection: Connection) -> None:
     backup = backup_table(connection, PEOPLE)
     copy = f'catbird_backup."{backup.name}"'
@@ -213,7 +289,7 @@ def test_a_manifest_that_was_tampered_with_gives_no_other_table(connection: Conn
         "UPDATE catbird_backup.manifest"
         " SET after_rows = array(SELECT s FROM unnest(after_rows) AS s WHERE s NOT LIKE '%people_tags_idx%')"
     )
-    with pytest.raises(BackupError, match="without index people_tags_idx"):
+    with pytest.raises(BackupError, match=r"without index public\.people_tags_idx"):
         restore_backup(connection, backup.name)
     assert schema_snapshot(connection) == schema
 
@@ -252,8 +328,44 @@ def test_a_table_that_is_not_there_or_is_there_again_is_an_error(connection: Con
     with pytest.raises(InvalidArgumentError, match="keep_days"):
         backup_table(connection, PEOPLE, keep_days=0)
     backup = backup_table(connection, PEOPLE)
-    with pytest.raises(BackupError, match=r"public\.people exists"):
+    with pytest.raises(BackupError, match=r"public\.people exists;"):
         restore_backup(connection, backup.name)
+
+
+def test_a_table_that_was_renamed_is_in_the_way(connection: Connection) -> None:
+    schema, before = schema_snapshot(connection), rows(connection, PEOPLE)
+    old = backup_table(connection, PEOPLE)
+    connection.execute("DELETE FROM pets; DELETE FROM people; ALTER TABLE people RENAME TO new")
+    renamed = schema_snapshot(connection)
+    with pytest.raises(
+        BackupError, match=r"in the way: .*public\.new.*; back that table up and drop"
+    ):
+        restore_backup(connection, old.name)
+    assert schema_snapshot(connection) == renamed
+
+    backup_table(connection, "new")
+    connection.execute("DROP TABLE new CASCADE")
+    restore_backup(connection, old.name)
+    assert schema_snapshot(connection) == schema
+    assert rows(connection, PEOPLE) == before
+
+
+def test_a_table_may_be_moved_out_of_the_way(connection: Connection) -> None:
+    schema, before = schema_snapshot(connection), rows(connection, PEOPLE)
+    backup = backup_table(connection, PEOPLE)
+    with pytest.raises(BackupError, match=r"public\.people exists; .* move it to another schema"):
+        restore_backup(connection, backup.name)
+    connection.execute("CREATE SCHEMA aside; ALTER TABLE people SET SCHEMA aside")
+    for last, then in (
+        ("fkey", "ALTER TABLE pets DROP CONSTRAINT pets_owner_fkey"),
+        ("people_stats", "ALTER STATISTICS people_stats SET SCHEMA aside"),
+    ):
+        with pytest.raises(BackupError, match=f"in the way: .*{last}"):
+            restore_backup(connection, backup.name)
+        connection.execute(then)
+    restore_backup(connection, backup.name)
+    assert set(schema.splitlines()) < set(schema_snapshot(connection).splitlines())
+    assert rows(connection, PEOPLE) == before == rows(connection, "aside.people")
 
 
 def test_a_restore_that_others_stand_in_the_way_of_leaves_nothing_behind(
@@ -304,6 +416,21 @@ def test_only_what_has_expired_is_deleted(connection: Connection) -> None:
         "SELECT relname FROM pg_class WHERE relnamespace = 'catbird_backup'::regnamespace AND relkind = 'r' ORDER BY 1"
     ).fetchall()
     assert left == sorted([("manifest",), (new.name,), (f"{old.name}_copy",)])
+
+
+def test_what_is_deleted_is_deleted_whatever_becomes_of_the_connection(
+    url: str, connection: Connection
+) -> None:
+    old = backup_table(connection, PEOPLE)
+    expire(connection, old.name)
+    with psycopg.connect(url) as another:
+        another.execute("SELECT 1")
+        with pytest.raises(InvalidArgumentError, match="in a transaction"):
+            delete_expired_backups(another)
+        another.rollback()
+        assert delete_expired_backups(another) == [old.name]
+        another.rollback()
+    assert list_backups(connection) == []
 
 
 def test_one_that_cannot_be_deleted_keeps_no_other(connection: Connection) -> None:

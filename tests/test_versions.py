@@ -12,7 +12,7 @@ from time import sleep
 
 import psycopg
 import pytest
-from test_backup import PARTS, PEOPLE, SCHEMA, rows
+from test_backup import FAMILY, PARTS, PEOPLE, SCHEMA, backs_up_every_shipped_table, rows
 
 from catbird_db import (
     NewWelcome,
@@ -191,13 +191,17 @@ def test_the_migrations_go_down_and_up_again(url: str) -> None:
     assert apply(url) == ids
 
 
+def test_every_table_of_the_shipped_schema_comes_back(url: str) -> None:
+    backs_up_every_shipped_table(url)
+
+
 def test_a_table_comes_back_from_its_backup(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE backups")
     try:
         with psycopg.connect(url.replace("/postgres?", "/backups?"), autocommit=True) as connection:
-            connection.execute(SCHEMA)
-            for table in (PEOPLE, PARTS):
+            connection.execute(SCHEMA + FAMILY)
+            for table in (PEOPLE, PARTS, "kin.parents", "kin.children"):
                 schema, before = schema_snapshot(connection), rows(connection, table)
                 backup = backup_table(connection, table)
                 connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
