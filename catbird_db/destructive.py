@@ -200,33 +200,52 @@ def _asks(statement: str) -> bool:
 
 _PLAINLY_DESTROYS = re.compile(
     r"""\b (?: drop \s+ (?: table | schema | owned | foreign \s+ table ) \b
-          | alter \s+ (?: foreign \s+ )? table \b .* \b drop \s+
-            (?! (?: constraint | not \s+ null | default | expression | identity ) \b )
-          | truncate \s+ (?! (?: on | or ) \b ) [\w"] )""",
+          | drop \s+ (?: type | domain | extension | collation | server ) \b .* \b cascade \b
+          | alter \s+ (?: foreign \s+ )? table \b .* \b (?:
+                drop \s+ (?! (?: constraint | not \s+ null | default | expression | identity ) \b )
+              | type \s (?: [^,(] | \( [^)]* \) )* \b using \b )
+          | truncate \s+ (?! (?: on | or ) \b ) \w
+          | merge \s+ into \b .* \b then \s+ delete \b )""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 _DROPPED = re.compile(
     r"\bdrop\s+table\s+(?:if\s+exists\s+)?(.*?)(?:\s+(?:cascade|restrict))?\s*$",
     re.IGNORECASE | re.DOTALL,
 )
-_DELETE = re.compile(r"\bdelete\s+from\b", re.IGNORECASE)
+_CHANGES_ROWS = re.compile(
+    r"""\b (?: delete \s+ from
+          | update [\s(]+ (?: only [\s(]+ )? [\w$]+ (?: \s* \. \s* [\w$]+ )* [\s)*]+ (?: (?: as \s+ )? \w+ \s+ )? set ) \b""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _WHERE = re.compile(r"\bwhere\b", re.IGNORECASE)
+_WHERE_TRUE = re.compile(
+    r"""\b where [\s(]+ (?: true | not \s+ false | ([\w.]+) \s* = \s* \1 ) \b
+        (?! [\s)]* (?: and \b | [^\w\s),] ) )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_QUOTED_NAME = re.compile(r'"[^";]*"')
 _DO = re.compile(r"\s*do\b", re.IGNORECASE)
 
 
 def _destroys(sql: str) -> str | None:
     """The beginning of a statement that loses whole tables, columns or all rows."""
-    for statement in _code(sql).split(";"):
-        deletes = (statement[found.end() :] for found in _DELETE.finditer(statement))
-        if found := _PLAINLY_DESTROYS.search(statement):
-            begin = found.start()
-        elif any(not _WHERE.search(_outside_parentheses(rest)) for rest in deletes):
-            begin = next(_DELETE.finditer(statement)).start()
-        else:
-            continue
-        words = " ".join(statement[begin:].split())
-        return words if len(words) <= 60 else f"{words[:57]}..."
+    code = _code(sql)
+    start = 0
+    for statement in _QUOTED_NAME.sub(lambda name: "x" * len(name[0]), code).split(";"):
+        if found := next(_losses(statement), None):
+            words = " ".join(code[start + found.start() : start + len(statement)].split())
+            return words if len(words) <= 60 else f"{words[:57]}..."
+        start += len(statement) + 1
     return None
+
+
+def _losses(statement: str) -> Iterator[re.Match[str]]:
+    if found := _PLAINLY_DESTROYS.search(statement):
+        yield found
+    for found in _CHANGES_ROWS.finditer(statement):
+        rest = _WHERE_TRUE.sub("", statement[found.end() :])
+        if not _WHERE.search(_outside_parentheses(rest)):
+            yield found
 
 
 def _code(sql: str, *, with_strings: bool = False) -> str:

@@ -361,6 +361,10 @@ def _ignore(signum: int, frame: FrameType | None) -> None:
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
+    """Reap the server that died: as a zombie, it would still hold its data for who starts it again."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
     os._exit(0)
 
 

@@ -134,7 +134,7 @@ def apply(
     Each migration is one transaction (unless it says ``-- transactional: false``): one that fails,
     or is killed, leaves the database as it was before it. Waits while another process migrates.
     Before the first of them runs, all that ask before they destroy (`catbird_db.destructive`) are asked; one
-    that plainly destroys (DROP TABLE, DROP COLUMN, TRUNCATE, DELETE of all rows) and does not ask is refused.
+    that plainly destroys (docs/operations.md lists how) and does not ask is refused.
 
     Args:
         database_url: a role that may create tables.

@@ -191,12 +191,12 @@ ChunksVersion = Annotated[int, Field(ge=1, le=INT8_MAX)]
 EmbeddingId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
 """Of a vector, as the vector store calls it."""
 
-SearchText = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=_TEXT)]
 
 OperationType = Literal["index", "append", "reindex", "remove_source", "delete", "projection_build"]
 OperationStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
 Percent = Annotated[int, Field(ge=0, le=100)]
 
+_NEGATES_NOTHING = re.compile(r"-{2,}|-(?=[\s!&|()<]|$)")
 _INDEXED = 1024  # bytes: longer than a path is, no name is looked for
 _JSON_SIZE = 2**20
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -235,6 +235,14 @@ Tag = Annotated[Name, AfterValidator(lambda tag: _name(tag.removeprefix("#")))]
 LinkName = Annotated[Name, AfterValidator(lambda name: _name(name.lstrip("/")))]
 """What a link names: a file's name or path, with or without .md, or an alias; leading slashes are
 left out."""
+
+SearchText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1000, pattern=_TEXT),
+    AfterValidator(lambda text: _NEGATES_NOTHING.sub(" ", text)),
+]
+"""What is searched for, as people write it; hyphens are left out but for those of ``-word`` and
+``co-op``: websearch_to_tsquery nests a NOT for each, and has no room for 33 of them."""
 
 Html = Annotated[str, StringConstraints(max_length=MAX_BYTES, pattern=_TEXT)]
 

@@ -1,6 +1,7 @@
 """Migrations that lose data: they ask, whoever runs them, and whatever goes wrong they do not."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -15,6 +17,7 @@ from test_migrate import ROOT, eventually, execute, snapshot, waits_for_a_lock
 
 from catbird_db import migrate
 from catbird_db.backup import list_backups
+from catbird_db.destructive import find_unasked
 from catbird_db.errors import (
     BackupError,
     DestructiveMigrationError,
@@ -293,7 +296,22 @@ def waits_to_write(url: str, table: str) -> bool:
         "DELETE FROM notes",
         "DELETE FROM notes USING (SELECT 1 WHERE true) AS t -- WHERE",
         "WITH gone AS (DELETE FROM notes RETURNING id) SELECT FROM gone WHERE true",
+        "DELETE FROM notes WHERE (true)",
+        "WITH gone AS (DELETE FROM notes WHERE 1 = 1), n AS (SELECT 1) SELECT FROM n WHERE true",
+        'DELETE FROM notes AS "where"',
+        'DELETE FROM notes AS "a where b"',
+        "MERGE INTO notes USING tags ON true WHEN MATCHED THEN DELETE",
+        "UPDATE notes SET body = NULL",
+        'UPDATE ONLY "public"."notes" AS n SET body = (SELECT new FROM tags WHERE id = 1)',
+        "UPDATE notes SET body = '' WHERE true RETURNING id",
+        "ALTER TABLE notes ALTER COLUMN body TYPE int USING 0",
+        "ALTER TABLE notes ALTER id SET DATA TYPE numeric(10, 2) USING 0, ADD more int",
+        "DROP TYPE mood CASCADE",
+        "DROP DOMAIN IF EXISTS posint CASCADE",
+        "DROP EXTENSION citext CASCADE",
+        "DROP OWNED BY CURRENT_USER",
         "DO $$ BEGIN DROP TABLE notes; END $$",
+        "DO $$ BEGIN UPDATE notes SET body = 'x'; END $$",
         "DO $$ BEGIN EXECUTE 'TRUNCATE notes'; END $$",
         "DO 'BEGIN DELETE FROM notes; END'",
     ],
@@ -336,6 +354,18 @@ def test_a_new_database_and_who_names_it_may_run_what_does_not_ask(
         'ALTER TABLE tags ADD COLUMN "drop" int',
         "DELETE FROM notes WHERE id = 1",
         "DELETE FROM notes USING tags WHERE tags.id = notes.id",
+        "DELETE FROM notes WHERE true AND id = 1",
+        "DELETE FROM notes WHERE id = id / 2",
+        "UPDATE notes AS n SET body = 'y' WHERE n.id = 1",
+        "UPDATE notes SET body = 'y' FROM tags WHERE (tags.id = notes.id)",
+        "INSERT INTO k VALUES (1) ON CONFLICT (id) DO UPDATE SET id = 1",
+        "MERGE INTO notes USING tags ON notes.id = tags.id WHEN NOT MATCHED THEN INSERT VALUES (1)",
+        "SELECT id FROM notes FOR UPDATE",
+        "GRANT UPDATE ON notes TO PUBLIC",
+        "CREATE TABLE r (id int REFERENCES k ON UPDATE CASCADE ON DELETE SET NULL)",
+        "ALTER TABLE k ALTER id TYPE bigint, ADD COLUMN type text, ADD EXCLUDE USING btree (id WITH =)",
+        "CREATE TYPE t AS ENUM (); DROP TYPE t",
+        "CREATE VIEW v AS SELECT 1; DROP VIEW v CASCADE",
         "COMMENT ON TABLE notes IS 'DROP TABLE notes; TRUNCATE notes'",
         "GRANT SELECT, TRUNCATE, DELETE ON notes TO PUBLIC",
         "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $$ DELETE FROM notes $$",
@@ -351,6 +381,21 @@ def test_what_destroys_little_or_nothing_is_not_asked_about(
     execute(url, "CREATE TABLE k (id int PRIMARY KEY)")
     (folder / "0005_plain.sql").write_text(f"{statement};")
     assert migrate.apply(url, directory=folder)[-1] == "0005_plain"
+
+
+def test_the_shipped_migrations_and_those_of_the_guide_destroy_nothing_without_asking() -> None:
+    shipped = [
+        file for file in migrate.migrations_dir().glob("*.sql") if ".rollback" not in file.name
+    ]
+    assert len(shipped) >= 15
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    guide = re.findall(
+        r"^`migrations/[\w.]+`:\n\n```sql\n(.*?)^```", page, re.MULTILINE | re.DOTALL
+    )
+    assert len(guide) == 4
+    for text in (*(file.read_text("utf-8") for file in shipped), *guide):
+        step = SimpleNamespace(_apply=text)
+        assert find_unasked(SimpleNamespace(load=lambda: None, steps=[step])) is None
 
 
 # What goes wrong.

@@ -344,6 +344,17 @@ def test_a_kept_server_that_died_is_started_again_though_another_process_uses_it
     assert not processes_of(kept)
 
 
+def test_a_kept_server_that_was_killed_is_started_again_at_once(kept: Path) -> None:
+    with start_server(kept) as first:
+        for _ in range(5):
+            postmaster_of(kept).kill()
+            assert eventually(lambda: not processes_of(kept, " -D "))
+            with start_server(kept) as second:
+                assert query(second, "SELECT 1") == 1
+        assert query(first, "SELECT 1") == 1
+    assert not processes_of(kept)
+
+
 def test_data_of_another_major_version_are_an_error_that_says_so_to_all_who_start(
     kept: Path,
 ) -> None:

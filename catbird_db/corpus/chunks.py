@@ -287,7 +287,8 @@ async def search_chunks(
     """The chunks of a collection that a text is found in, best first.
 
     Words are found by their English stems, each of them; ``or``, ``-word`` and ``"a phrase"`` mean
-    what they mean to a search engine. A text without any word, such as ``the``, finds nothing.
+    what they mean to a search engine; other hyphens, as of ``--flag`` or a line of them, mean
+    nothing. A text without any word, such as ``the``, finds nothing.
 
     Raises:
         NotFoundError: there is no such collection, or this user may not read it.

@@ -321,3 +321,44 @@ async def test_a_search_finds_within_its_collection_best_first(catbird_pool: Poo
         ]
         assert sorted(indexes) == expected, text
     assert len(await search_chunks(catbird_pool, **whose(one), text="cat", limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--cat",
+        "cat\n" + "-" * 40 + "\nfeeds",
+        "- cat\n- feeds",
+        "- " * 100 + "cat",
+        "-(" * 100 + "cat",
+        "-<-!" * 100 + "cat",
+        "cat " + '-"' * 400,
+        "cat " + "-'" * 400,
+        "cat " + "<->" * 300,
+        "cat " + ":*" * 400,
+        "cat or " * 140,
+        "cat-feed" + "-" * 900,
+        "(cat & | ! <-> \\ :*",
+        "'cat' -dog --",
+    ],
+)
+async def test_whatever_is_typed_is_searched_for(catbird_pool: Pool, text: str) -> None:
+    one = await collection(catbird_pool)
+    made = await document(catbird_pool, one)
+    chunks = pieces("who feeds a cat feeds cats: cat-feed", "a dog")
+    await replace_chunks(catbird_pool, **whose(one), document_id=made.id, chunks=chunks)
+    found = await search_chunks(catbird_pool, **whose(one), text=text)
+    assert [chunk.chunk_index for chunk in found] == [0]
+
+
+async def test_a_search_for_anything_at_all_is_no_error(catbird_pool: Pool) -> None:
+    one = await collection(catbird_pool)
+    made = await document(catbird_pool, one)
+    await replace_chunks(catbird_pool, **whose(one), document_id=made.id, chunks=pieces("a cat"))
+    chance = random.Random(7)
+    for _ in range(scaled(500, 20_000)):
+        parts = chance.sample("-!&|()<>:*\"'\\.a字 \n\u2003", 4)
+        text = "".join(chance.choices(["-", *parts], k=chance.randint(1, 1000)))
+        await search_chunks(catbird_pool, **whose(one), text=text)
+    for word in ("字" * 1000, "😀" * 1000, "cat" * 333):
+        await search_chunks(catbird_pool, **whose(one), text=word)
