@@ -123,15 +123,12 @@ async def change_user(
     /,
     *,
     user_id: UserId,
-    username: Username | None,
-    email: Email | None,
-    is_active: bool | None,
-    set_password: bool,
-    password_hash: str | None,
-    set_full_name: bool,
-    full_name: FullName | None,
-    set_did: bool,
-    did: Did | None,
+    username: Username | Unset,
+    email: Email | Unset,
+    is_active: bool | Unset,
+    password_hash: str | Unset | None,
+    full_name: FullName | Unset | None,
+    did: Did | Unset | None,
 ) -> User | None: ...
 
 
@@ -222,15 +219,12 @@ async def update_user(
     changed = await change_user(
         db,
         user_id=user_id,
-        username=None if username is UNSET else username,
-        email=None if email is UNSET else email,
-        is_active=None if is_active is UNSET else is_active,
-        set_password=password is not UNSET,
-        password_hash=await _hash(password) if isinstance(password, str) else None,
-        set_full_name=full_name is not UNSET,
-        full_name=None if full_name is UNSET else full_name,
-        set_did=did is not UNSET,
-        did=None if did is UNSET else did,
+        username=username,
+        email=email,
+        is_active=is_active,
+        password_hash=await _hash(password) if isinstance(password, str) else password,
+        full_name=full_name,
+        did=did,
     )
     if changed is None:
         raise NotFoundError("update_user: there is no such user")

@@ -51,7 +51,7 @@ SELECT u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at,
  LIMIT :limit;
 
 -- name: change_user :maybe
--- Change what is given, and leave the rest: null is absent, but where a flag says that null is meant.
+-- Change what is given of a user. A name, an address and a flag are never null: null means not given.
 -- tenant: user_id
 -- actor: none (the DID is one to have from now on)
 -- index: users_pkey
@@ -59,9 +59,9 @@ UPDATE users AS u
    SET username = coalesce(:username::text, u.username),
        email = coalesce(:email::text, u.email),
        is_active = coalesce(:is_active::boolean, u.is_active),
-       password_hash = CASE WHEN :set_password::boolean THEN :password_hash::text ELSE u.password_hash END,
-       full_name = CASE WHEN :set_full_name::boolean THEN :full_name::text ELSE u.full_name END,
-       did = CASE WHEN :set_did::boolean THEN :did::text ELSE u.did END,
+       password_hash = CASE WHEN :password_hash_given::boolean THEN :password_hash::text ELSE u.password_hash END,
+       full_name = CASE WHEN :full_name_given::boolean THEN :full_name::text ELSE u.full_name END,
+       did = CASE WHEN :did_given::boolean THEN :did::text ELSE u.did END,
        updated_at = statement_timestamp()
  WHERE u.id = :user_id
 RETURNING u.id, u.username, u.email, u.full_name, u.is_active, u.did, u.created_at, u.updated_at, u.last_login;
