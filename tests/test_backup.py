@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from traceback import format_exception
 from typing import Any
 
 import psycopg
@@ -15,7 +16,12 @@ from catbird_db.backup import (
     verify_backup,
 )
 from catbird_db.catalog import schema_snapshot
-from catbird_db.errors import BackupError, InvalidArgumentError
+from catbird_db.errors import (
+    BackupError,
+    DatabaseConnectionError,
+    InvalidArgumentError,
+    TransactionConflictError,
+)
 
 Connection = psycopg.Connection[Any]
 
@@ -374,10 +380,43 @@ def test_a_restore_that_others_stand_in_the_way_of_leaves_nothing_behind(
     backup = backup_table(connection, PEOPLE)
     connection.execute("DROP TABLE people CASCADE; INSERT INTO pets VALUES (4711)")
     schema = schema_snapshot(connection)
-    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+    with pytest.raises(BackupError, match="pets_owner_fkey") as caught:
         restore_backup(connection, backup.name)
+    assert "4711" not in "".join(format_exception(caught.value))
+    assert caught.value.constraint == "pets_owner_fkey"
     assert schema_snapshot(connection) == schema
     verify_backup(connection, backup.name)
+
+
+def test_no_error_of_the_driver_comes_out(url: str, connection: Connection) -> None:
+    for name in ("a.b.c.d", '"x', "", "x" * 300, "nul\0"):
+        with pytest.raises(BackupError):
+            backup_table(connection, name)
+    connection.execute("CREATE TABLE rights AS SELECT 'postgres=r/postgres'::aclitem AS a")
+    with pytest.raises(BackupError, match="aclitem"):
+        backup_table(connection, "rights")
+    backup = backup_table(connection, "pets")
+    with psycopg.connect(url) as another:
+        another.execute(
+            "LOCK TABLE people, catbird_backup.manifest IN ACCESS EXCLUSIVE MODE;"
+            f'LOCK TABLE catbird_backup."{backup.name}" IN ACCESS EXCLUSIVE MODE'  # type: ignore[arg-type]
+        )
+        connection.execute("SET lock_timeout = '10ms'")
+        for blocked in (
+            lambda: backup_table(connection, PEOPLE),
+            lambda: backup_table(connection, "pets"),  # refers to the one that is locked
+            lambda: list_backups(connection),
+            lambda: verify_backup(connection, backup.name),
+            lambda: restore_backup(connection, backup.name),
+            lambda: delete_expired_backups(connection),
+        ):
+            with pytest.raises(TransactionConflictError, match="lock timeout"):
+                blocked()
+    connection.close()
+    with pytest.raises(DatabaseConnectionError):
+        list_backups(connection)
+    with pytest.raises(DatabaseConnectionError):
+        delete_expired_backups(connection)
 
 
 def test_a_backup_goes_with_the_transaction_that_took_it(url: str, connection: Connection) -> None:
