@@ -104,6 +104,8 @@ def backup_table(
     with _all_or_nothing(connection):
         oid, source = _locked(connection, table)
         definition = definition_of(connection, oid)
+        if not definition.columns:
+            raise BackupError(f"{source} cannot be backed up: it has no columns to fill")
         lines = _rehearse(connection, source, definition)
         connection.execute(_MANIFEST)
         name = _new_name(connection, oid)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from traceback import format_exception
 from typing import Any
 
@@ -309,6 +310,9 @@ def test_a_manifest_that_was_tampered_with_gives_no_other_table(connection: Conn
         ("ALTER TABLE people ENABLE ROW LEVEL SECURITY", "ROW SECURITY"),
         ("CREATE PUBLICATION heard FOR TABLE people", "heard public.people|heard people"),
         ("ALTER STATISTICS people_stats SET STATISTICS 17", "STATISTICS 17"),
+        ("ALTER TABLE people SET TABLESPACE elsewhere", "TABLESPACE elsewhere"),
+        ("ALTER INDEX people_pkey SET TABLESPACE elsewhere", "TABLESPACE elsewhere"),
+        ("ALTER INDEX people_lower_idx ALTER COLUMN 1 SET STATISTICS 777", "STATISTICS 1: 777"),
         ("ALTER TABLE people DISABLE TRIGGER ALL", "people_boss_fkey"),
         ("ALTER TABLE pets DISABLE TRIGGER ALL", "pets_owner_fkey"),
     ],
@@ -316,12 +320,38 @@ def test_a_manifest_that_was_tampered_with_gives_no_other_table(connection: Conn
 def test_what_could_not_be_given_back_is_not_backed_up(
     connection: Connection, what: str, says: str
 ) -> None:
+    if "TABLESPACE" in what:
+        make_tablespace(connection)
     connection.execute(what)  # type: ignore[arg-type]
     schema = schema_snapshot(connection)
     with pytest.raises(BackupError, match=f"public.people cannot be backed up: .*({says})"):
         backup_table(connection, PEOPLE)
     assert schema_snapshot(connection) == schema
     assert list_backups(connection) == []
+
+
+def make_tablespace(connection: Connection) -> None:
+    """One of the server's, once for all tests."""
+    connection.execute("SET allow_in_place_tablespaces = on")
+    with suppress(psycopg.errors.DuplicateObject):
+        connection.execute("CREATE TABLESPACE elsewhere LOCATION ''")
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ("CREATE TABLE typed OF pair", "OF public.pair"),
+        ("CREATE TABLE typed ()", "no columns"),
+        ("CREATE TABLE typed (a int GENERATED ALWAYS AS (1) STORED)", "no columns to fill"),
+    ],
+)
+def test_a_table_that_could_not_be_made_again_is_not_backed_up(
+    connection: Connection, made: str, says: str
+) -> None:
+    connection.execute("CREATE TYPE pair AS (a int, b int)")
+    connection.execute(made)  # type: ignore[arg-type]
+    with pytest.raises(BackupError, match=f"public.typed cannot be backed up: .*{says}"):
+        backup_table(connection, "typed")
 
 
 def test_a_table_that_is_not_there_or_is_there_again_is_an_error(connection: Connection) -> None:
