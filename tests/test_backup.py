@@ -207,7 +207,9 @@ def test_grants_and_the_owner_come_back(connection: Connection) -> None:
     try:
         connection.execute(
             f"CREATE ROLE {app}; CREATE ROLE {owner}; ALTER TABLE people OWNER TO {owner};"  # type: ignore[arg-type]
-            f"GRANT SELECT, INSERT ON people TO {app} WITH GRANT OPTION; GRANT SELECT ON people TO PUBLIC"
+            f"GRANT SELECT, INSERT ON people TO {app} WITH GRANT OPTION; GRANT SELECT ON people TO PUBLIC;"
+            f"GRANT SELECT (name), UPDATE (name, born) ON people TO {app}; GRANT UPDATE (other) ON people TO PUBLIC;"
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {app}; GRANT SELECT ON SEQUENCE people_id_seq TO PUBLIC"
         )
         schema = schema_snapshot(connection)
         backup = backup_table(connection, PEOPLE)
