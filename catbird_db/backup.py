@@ -6,7 +6,9 @@ partitions, constraints, indexes, foreign keys in both directions, comments and 
 statements suffice is tried when the backup is taken: the table is dropped, made again and compared
 by catalog, in a savepoint that is rolled back. What cannot be given back is not backed up, but refused.
 
-Each function takes psycopg's connection, as a migration in Python gets it.
+Each function takes psycopg's connection, as a migration in Python gets it. None of the driver's errors
+comes out: a lock that was not to be had is a `TransactionConflictError`, a lost connection a
+`DatabaseConnectionError`, all else a `BackupError`.
 """
 
 import re
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .catalog import SNAPSHOT_SQL
 from .definition import Definition, definition_of, names_in_full
 from .destructive import limit_locks
-from .errors import BackupError, InvalidArgumentError
+from .errors import BackupError, InvalidArgumentError, QueryError, of_psycopg
 
 if TYPE_CHECKING:
     import psycopg
@@ -102,6 +104,8 @@ def backup_table(
     with _all_or_nothing(connection):
         oid, source = _locked(connection, table)
         definition = definition_of(connection, oid)
+        if not definition.columns:
+            raise BackupError(f"{source} cannot be backed up: it has no columns to fill")
         lines = _rehearse(connection, source, definition)
         connection.execute(_MANIFEST)
         name = _new_name(connection, oid)
@@ -151,8 +155,7 @@ def restore_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
 
     Raises:
         BackupError: the backup is not whole, something has the name of the table or of what belongs
-            to it, or what came out differs.
-        psycopg.Error: something stands in the way, as a row elsewhere that refers to none of these.
+            to it, a row elsewhere refers to none of these, or what came out differs.
     """
     with _all_or_nothing(connection):
         backup = verify_backup(connection, name)
@@ -188,12 +191,14 @@ def restore_backup(connection: "psycopg.Connection[Any]", name: str) -> Backup:
 
 def list_backups(connection: "psycopg.Connection[Any]") -> list[Backup]:
     """All backups, oldest first."""
-    if connection.execute("SELECT to_regclass('catbird_backup.manifest')").fetchone() == (None,):
-        return []
-    rows = connection.execute(
-        "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count, m.left_out"
-        "  FROM catbird_backup.manifest AS m ORDER BY m.taken_at, m.name"
-    )
+    with _errors_told():
+        manifest = connection.execute("SELECT to_regclass('catbird_backup.manifest')").fetchone()
+        if manifest == (None,):
+            return []
+        rows = connection.execute(
+            "SELECT m.name, m.of_table, m.taken_at, m.expires_at, m.row_count, m.left_out"
+            "  FROM catbird_backup.manifest AS m ORDER BY m.taken_at, m.name"
+        ).fetchall()
     return [Backup(*row, left_out=tuple(left_out)) for *row, left_out in rows]
 
 
@@ -213,11 +218,17 @@ def delete_expired_backups(connection: "psycopg.Connection[Any]") -> list[str]:
     import psycopg
     from psycopg.pq import TransactionStatus
 
-    if connection.info.transaction_status != TransactionStatus.IDLE:
+    if connection.info.transaction_status not in (
+        TransactionStatus.IDLE,
+        TransactionStatus.UNKNOWN,
+    ):
         raise InvalidArgumentError("connection: in a transaction; commit it or roll it back first")
     deleted: list[str] = []
     failed: list[str] = []
-    with connection.transaction():  # else the first statement begins one that nobody ends
+    with (
+        _errors_told(),
+        connection.transaction(),
+    ):  # else the first statement begins one that nobody ends
         backups = list_backups(connection)
     for backup in backups:
         try:
@@ -233,7 +244,7 @@ def delete_expired_backups(connection: "psycopg.Connection[Any]") -> list[str]:
                     deleted.append(backup.name)
         except psycopg.Error as error:
             deleted = [name for name in deleted if name != backup.name]
-            failed.append(f"{backup.name} ({error.diag.message_primary})")
+            failed.append(f"{backup.name} ({of_psycopg(error)})")
     if failed:
         raise BackupError(f"not deleted: {', '.join(failed)}; deleted: {len(deleted)}")
     return deleted
@@ -244,11 +255,26 @@ def delete_expired_backups(connection: "psycopg.Connection[Any]") -> list[str]:
 
 @contextmanager
 def _all_or_nothing(connection: "psycopg.Connection[Any]") -> Generator[None]:
-    connection.execute("SELECT 1")  # begins the caller's transaction, unless it is in autocommit
-    with connection.transaction():
-        # A policy that hides rows is an error, and not fewer rows.
-        connection.execute("SET LOCAL row_security = off")
+    with _errors_told():
+        connection.execute("SELECT 1")  # begins the caller's transaction, unless in autocommit
+        with connection.transaction():
+            # A policy that hides rows is an error, and not fewer rows.
+            connection.execute("SET LOCAL row_security = off")
+            yield
+
+
+@contextmanager
+def _errors_told(doing: str | None = None) -> Generator[None]:
+    """A driver's error becomes one of ours, which holds no values of rows."""
+    import psycopg
+
+    try:
         yield
+    except psycopg.Error as error:
+        told = of_psycopg(error, place=doing)
+        if type(told) is QueryError:
+            told = BackupError(str(told), sqlstate=told.sqlstate, constraint=told.constraint)
+        raise told from None
 
 
 def _locked(connection: "psycopg.Connection[Any]", table: str) -> tuple[int, str]:
@@ -273,31 +299,25 @@ def _rehearse(
     Without rows, so rows of others refer to some that are not there, which NOT VALID allows. Below
     PostgreSQL 18 a partitioned table's foreign key cannot be that: if one refers to it, with rows.
     """
-    import psycopg
-
     with_rows = connection.info.server_version < 180000 and _is_referred_to_by_partitions(
         connection, table
     )
     before = _lines(connection)
-    try:
-        with connection.transaction(force_rollback=True):
-            if with_rows:
-                connection.execute(f"CREATE TEMPORARY TABLE copy AS SELECT * FROM {table}")  # type: ignore[arg-type]
-            connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
-            without = _lines(connection)
-            _run(connection, definition.before_rows)
-            if with_rows:
-                _fill(connection, table, definition, "pg_temp.copy")
-            _run(connection, definition.after_rows)
-            unchecked = [
-                f"{key.removesuffix(_UNCHECKED)}{_UNCHECKED}" for key in definition.referring
-            ]
-            _run(connection, definition.referring if with_rows else unchecked)
-            after = _lines(connection)
-    except psycopg.Error as error:
-        raise BackupError(
-            f"{table} cannot be backed up: {error.diag.message_primary or error}"
-        ) from None
+    with (
+        _errors_told(f"{table} cannot be backed up"),
+        connection.transaction(force_rollback=True),
+    ):
+        if with_rows:
+            connection.execute(f"CREATE TEMPORARY TABLE copy AS SELECT * FROM {table}")  # type: ignore[arg-type]
+        connection.execute(f"DROP TABLE {table} CASCADE")  # type: ignore[arg-type]
+        without = _lines(connection)
+        _run(connection, definition.before_rows)
+        if with_rows:
+            _fill(connection, table, definition, "pg_temp.copy")
+        _run(connection, definition.after_rows)
+        unchecked = [f"{key.removesuffix(_UNCHECKED)}{_UNCHECKED}" for key in definition.referring]
+        _run(connection, definition.referring if with_rows else unchecked)
+        after = _lines(connection)
     shown = {line for line in after - before if line.endswith(_SHOWN_UNCHECKED)}
     after = after - shown | {line.removesuffix(_SHOWN_UNCHECKED) for line in shown}
     if after != before:

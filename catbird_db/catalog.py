@@ -47,6 +47,8 @@ object (classid, objid, objsubid, kind, name, definition) AS (
                   FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = r.oid),
                pg_get_expr(r.relpartbound, r.oid),
                (SELECT 'USING ' || a.amname FROM pg_catalog.pg_am AS a WHERE a.oid = r.relam),
+               (SELECT 'TABLESPACE ' || s.spcname FROM pg_catalog.pg_tablespace AS s WHERE s.oid = r.reltablespace),
+               CASE WHEN r.reloftype <> 0 THEN 'OF ' || format_type(r.reloftype, NULL) END,
                'WITH ' || (SELECT array_agg(o ORDER BY o) FROM unnest(r.reloptions) AS o)::text,
                (SELECT 'TOAST ' || t.reloptions::text FROM pg_catalog.pg_class AS t WHERE t.oid = r.reltoastrelid),
                CASE WHEN r.relrowsecurity THEN 'ROW SECURITY' END,
@@ -97,7 +99,13 @@ object (classid, objid, objsubid, kind, name, definition) AS (
             OR ('pg_type'::regclass, c.contypid) NOT IN (SELECT e.classid, e.objid FROM extension_member AS e))
      UNION ALL
     SELECT 'pg_class'::regclass, x.indexrelid, 0, 'index', x.indexrelid::regclass::text,
-           concat_ws(' ', pg_get_indexdef(x.indexrelid), CASE WHEN NOT x.indisvalid THEN 'INVALID' END,
+           concat_ws(' ', pg_get_indexdef(x.indexrelid),
+               (SELECT 'TABLESPACE ' || s.spcname
+                  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_tablespace AS s ON s.oid = c.reltablespace
+                 WHERE c.oid = x.indexrelid),
+               (SELECT 'STATISTICS ' || string_agg(a.attnum || ': ' || a.attstattarget, ', ' ORDER BY a.attnum)
+                  FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = x.indexrelid AND a.attstattarget >= 0),
+               CASE WHEN NOT x.indisvalid THEN 'INVALID' END,
                CASE WHEN x.indisclustered THEN 'CLUSTERED' END,
                CASE WHEN x.indisreplident THEN 'REPLICA IDENTITY' END)
       FROM pg_catalog.pg_index AS x

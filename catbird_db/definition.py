@@ -58,7 +58,7 @@ named AS MATERIALIZED (
       JOIN pg_namespace AS n ON n.oid = c.relnamespace
 ),
 attribute AS MATERIALIZED (
-    SELECT a.*, n.name, n.depth, quote_ident(a.attname) AS column_name, t.typcollation, t.typstorage,
+    SELECT a.*, n.name, n.depth, n.relowner, quote_ident(a.attname) AS column_name, t.typcollation, t.typstorage,
            pg_get_expr(d.adbin, d.adrelid) AS expression
       FROM named AS n
       JOIN pg_attribute AS a ON a.attrelid = n.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -66,7 +66,7 @@ attribute AS MATERIALIZED (
       LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 ),
 owned AS MATERIALIZED ( -- sequences of serial ('a') and identity ('i') columns
-    SELECT s.*, d.deptype, a.attrelid, a.attnum, a.name AS table_name, a.column_name,
+    SELECT s.*, c.relowner, c.relacl, d.deptype, a.attrelid, a.attnum, a.name AS table_name, a.column_name,
            format('%%I.%%I', n.nspname, c.relname) AS name,
            format('START WITH %%s INCREMENT BY %%s MINVALUE %%s MAXVALUE %%s CACHE %%s %%s', s.seqstart, s.seqincrement,
                   s.seqmin, s.seqmax, s.seqcache, CASE WHEN s.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END) AS options
@@ -189,13 +189,17 @@ statement (stage, depth, place, text) AS (
       JOIN pg_constraint AS c ON c.conrelid = n.oid
       JOIN pg_description AS d ON d.classoid = 'pg_constraint'::regclass AND d.objoid = c.oid
      UNION ALL
-    SELECT 12, n.depth, g.place,
-           format('GRANT %%s ON %%s TO %%s%%s', g.privilege_type, n.name,
+    SELECT 12, granted.depth, g.place,
+           format('GRANT %%s%%s ON %%s TO %%s%%s', g.privilege_type, ' (' || granted.column_name || ')', granted.name,
                   CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END,
                   CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-      FROM named AS n
-     CROSS JOIN aclexplode(n.relacl) WITH ORDINALITY AS g (grantor, grantee, privilege_type, is_grantable, place)
-     WHERE g.grantee <> n.relowner
+      FROM (SELECT n.depth, n.name, NULL AS column_name, n.relowner, n.relacl FROM named AS n
+             UNION ALL
+            SELECT a.depth, a.name, a.column_name, a.relowner, a.attacl FROM attribute AS a
+             UNION ALL
+            SELECT 0, 'SEQUENCE ' || o.name, NULL, o.relowner, o.relacl FROM owned AS o) AS granted
+     CROSS JOIN aclexplode(granted.relacl) WITH ORDINALITY AS g (grantor, grantee, privilege_type, is_grantable, place)
+     WHERE g.grantee <> granted.relowner
      UNION ALL
     SELECT 13, n.depth, n.oid::bigint, format('ALTER TABLE %%s OWNER TO %%I', n.name, pg_get_userbyid(n.relowner))
       FROM named AS n

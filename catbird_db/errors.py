@@ -5,9 +5,12 @@ argument's value: PostgreSQL writes those into ``detail`` (removed from the caus
 text of data errors (class 22, whose cause is not kept).
 """
 
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import asyncpg
+
+if TYPE_CHECKING:
+    import psycopg
 
 __all__ = [
     "BackupError",
@@ -260,6 +263,30 @@ def raise_translated(
             f"while connecting: {translated}", sqlstate=translated.sqlstate
         )
     raise translated from (None if isinstance(translated, InvalidArgumentError) else error)
+
+
+def of_psycopg(
+    error: "psycopg.Error", *, query: str | None = None, place: str | None = None
+) -> DatabaseError:
+    """What an error of psycopg becomes: who waits or connects may try again, all else is a `QueryError`."""
+    import psycopg
+
+    sqlstate = error.sqlstate
+    if sqlstate is None:  # libpq's own: not reached, login refused, connection lost
+        gone = isinstance(error, psycopg.OperationalError)
+        kind = DatabaseConnectionError if gone else QueryError
+        return kind(" ".join(str(error).split()), query=query)
+    kind, says = _by_sqlstate(sqlstate)
+    if kind not in (DatabaseConnectionError, TransactionConflictError):
+        kind = QueryError
+    if not sqlstate.startswith("22"):  # whose text quotes values, as DETAIL does
+        says = error.diag.message_primary or says
+    return kind(
+        f"{place}: {says} ({sqlstate})" if place else f"{says} ({sqlstate})",
+        sqlstate=sqlstate,
+        constraint=error.diag.constraint_name,
+        query=query,
+    )
 
 
 def _translate(error: BaseException, query: str | None, place: str | None) -> DatabaseError:

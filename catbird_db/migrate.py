@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from . import destructive
 from .errors import (
-    BY_SQLSTATE,
     DatabaseConnectionError,
-    DatabaseError,
     InvalidArgumentError,
     QueryError,
     TransactionConflictError,
+    of_psycopg,
 )
 
 # psycopg and yoyo are loaded where they are used: whoever only lists migrations needs neither.
@@ -517,7 +516,8 @@ def _run(
                 lost = error.diag.message_primary or "data"
                 raise destructive.refusal({migration.id: lost}) from None
             file = _file(migration, direction)
-            raise _translate(error, _place(file, failed, error), migration.id) from None
+            place = _place(file, failed, error)
+            raise of_psycopg(error, query=migration.id, place=place) from None
 
 
 def _record(session: _Backend, migration: _Migration, direction: _Direction) -> None:
@@ -560,29 +560,9 @@ def _errors_translated() -> Generator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise _translate(error) from None
+        raise of_psycopg(error) from None
     except _yoyo("exceptions").BadMigration as error:
         raise QueryError(str(error)) from None
-
-
-def _translate(
-    error: "psycopg.Error", place: str | None = None, migration: str | None = None
-) -> DatabaseError:
-    sqlstate = error.sqlstate
-    if sqlstate is None:  # libpq's own: not reached, login refused, connection lost
-        return DatabaseConnectionError(" ".join(str(error).split()), query=migration)
-    codes = (sqlstate, sqlstate[:3], sqlstate[:2])
-    kind, says = next((BY_SQLSTATE[c] for c in codes if c in BY_SQLSTATE), (QueryError, "refused"))
-    if kind not in (DatabaseConnectionError, TransactionConflictError):
-        kind = QueryError
-    if not sqlstate.startswith("22"):  # whose text quotes values, as DETAIL does
-        says = error.diag.message_primary or says
-    return kind(
-        f"{place}: {says} ({sqlstate})" if place else f"{says} ({sqlstate})",
-        sqlstate=sqlstate,
-        constraint=error.diag.constraint_name,
-        query=migration,
-    )
 
 
 def _place(file: Path, failed: list[str], error: "psycopg.Error") -> str:

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from traceback import format_exception
 from typing import Any
 
 import psycopg
@@ -15,7 +17,12 @@ from catbird_db.backup import (
     verify_backup,
 )
 from catbird_db.catalog import schema_snapshot
-from catbird_db.errors import BackupError, InvalidArgumentError
+from catbird_db.errors import (
+    BackupError,
+    DatabaseConnectionError,
+    InvalidArgumentError,
+    TransactionConflictError,
+)
 
 Connection = psycopg.Connection[Any]
 
@@ -200,7 +207,9 @@ def test_grants_and_the_owner_come_back(connection: Connection) -> None:
     try:
         connection.execute(
             f"CREATE ROLE {app}; CREATE ROLE {owner}; ALTER TABLE people OWNER TO {owner};"  # type: ignore[arg-type]
-            f"GRANT SELECT, INSERT ON people TO {app} WITH GRANT OPTION; GRANT SELECT ON people TO PUBLIC"
+            f"GRANT SELECT, INSERT ON people TO {app} WITH GRANT OPTION; GRANT SELECT ON people TO PUBLIC;"
+            f"GRANT SELECT (name), UPDATE (name, born) ON people TO {app}; GRANT UPDATE (other) ON people TO PUBLIC;"
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {app}; GRANT SELECT ON SEQUENCE people_id_seq TO PUBLIC"
         )
         schema = schema_snapshot(connection)
         backup = backup_table(connection, PEOPLE)
@@ -303,6 +312,9 @@ def test_a_manifest_that_was_tampered_with_gives_no_other_table(connection: Conn
         ("ALTER TABLE people ENABLE ROW LEVEL SECURITY", "ROW SECURITY"),
         ("CREATE PUBLICATION heard FOR TABLE people", "heard public.people|heard people"),
         ("ALTER STATISTICS people_stats SET STATISTICS 17", "STATISTICS 17"),
+        ("ALTER TABLE people SET TABLESPACE elsewhere", "TABLESPACE elsewhere"),
+        ("ALTER INDEX people_pkey SET TABLESPACE elsewhere", "TABLESPACE elsewhere"),
+        ("ALTER INDEX people_lower_idx ALTER COLUMN 1 SET STATISTICS 777", "STATISTICS 1: 777"),
         ("ALTER TABLE people DISABLE TRIGGER ALL", "people_boss_fkey"),
         ("ALTER TABLE pets DISABLE TRIGGER ALL", "pets_owner_fkey"),
     ],
@@ -310,12 +322,38 @@ def test_a_manifest_that_was_tampered_with_gives_no_other_table(connection: Conn
 def test_what_could_not_be_given_back_is_not_backed_up(
     connection: Connection, what: str, says: str
 ) -> None:
+    if "TABLESPACE" in what:
+        make_tablespace(connection)
     connection.execute(what)  # type: ignore[arg-type]
     schema = schema_snapshot(connection)
     with pytest.raises(BackupError, match=f"public.people cannot be backed up: .*({says})"):
         backup_table(connection, PEOPLE)
     assert schema_snapshot(connection) == schema
     assert list_backups(connection) == []
+
+
+def make_tablespace(connection: Connection) -> None:
+    """One of the server's, once for all tests."""
+    connection.execute("SET allow_in_place_tablespaces = on")
+    with suppress(psycopg.errors.DuplicateObject):
+        connection.execute("CREATE TABLESPACE elsewhere LOCATION ''")
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ("CREATE TABLE typed OF pair", "OF public.pair"),
+        ("CREATE TABLE typed ()", "no columns"),
+        ("CREATE TABLE typed (a int GENERATED ALWAYS AS (1) STORED)", "no columns to fill"),
+    ],
+)
+def test_a_table_that_could_not_be_made_again_is_not_backed_up(
+    connection: Connection, made: str, says: str
+) -> None:
+    connection.execute("CREATE TYPE pair AS (a int, b int)")
+    connection.execute(made)  # type: ignore[arg-type]
+    with pytest.raises(BackupError, match=f"public.typed cannot be backed up: .*{says}"):
+        backup_table(connection, "typed")
 
 
 def test_a_table_that_is_not_there_or_is_there_again_is_an_error(connection: Connection) -> None:
@@ -374,10 +412,43 @@ def test_a_restore_that_others_stand_in_the_way_of_leaves_nothing_behind(
     backup = backup_table(connection, PEOPLE)
     connection.execute("DROP TABLE people CASCADE; INSERT INTO pets VALUES (4711)")
     schema = schema_snapshot(connection)
-    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+    with pytest.raises(BackupError, match="pets_owner_fkey") as caught:
         restore_backup(connection, backup.name)
+    assert "4711" not in "".join(format_exception(caught.value))
+    assert caught.value.constraint == "pets_owner_fkey"
     assert schema_snapshot(connection) == schema
     verify_backup(connection, backup.name)
+
+
+def test_no_error_of_the_driver_comes_out(url: str, connection: Connection) -> None:
+    for name in ("a.b.c.d", '"x', "", "x" * 300, "nul\0"):
+        with pytest.raises(BackupError):
+            backup_table(connection, name)
+    connection.execute("CREATE TABLE rights AS SELECT 'postgres=r/postgres'::aclitem AS a")
+    with pytest.raises(BackupError, match="aclitem"):
+        backup_table(connection, "rights")
+    backup = backup_table(connection, "pets")
+    with psycopg.connect(url) as another:
+        another.execute(
+            "LOCK TABLE people, catbird_backup.manifest IN ACCESS EXCLUSIVE MODE;"
+            f'LOCK TABLE catbird_backup."{backup.name}" IN ACCESS EXCLUSIVE MODE'  # type: ignore[arg-type]
+        )
+        connection.execute("SET lock_timeout = '10ms'")
+        for blocked in (
+            lambda: backup_table(connection, PEOPLE),
+            lambda: backup_table(connection, "pets"),  # refers to the one that is locked
+            lambda: list_backups(connection),
+            lambda: verify_backup(connection, backup.name),
+            lambda: restore_backup(connection, backup.name),
+            lambda: delete_expired_backups(connection),
+        ):
+            with pytest.raises(TransactionConflictError, match="lock timeout"):
+                blocked()
+    connection.close()
+    with pytest.raises(DatabaseConnectionError):
+        list_backups(connection)
+    with pytest.raises(DatabaseConnectionError):
+        delete_expired_backups(connection)
 
 
 def test_a_backup_goes_with_the_transaction_that_took_it(url: str, connection: Connection) -> None:
