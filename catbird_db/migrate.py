@@ -123,6 +123,11 @@ def status(database_url: str, *, directory: Path | None = None) -> MigrationStat
     )
 
 
+def say_newer(unknown: Collection[str]) -> str:
+    """What to tell of migrations that this version does not know."""
+    return f"{len(unknown)} migrations are newer than this version: upgrade it"
+
+
 def apply(
     database_url: str,
     *,
