@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from . import destructive
 from .errors import (
     BY_SQLSTATE,
+    ESCAPE_AT,
     DatabaseConnectionError,
     DatabaseError,
     InvalidArgumentError,
@@ -344,7 +345,7 @@ def connection_parameters(database_url: str) -> dict[str, Any]:
             says = "not a PostgreSQL URL"
         raise DatabaseConnectionError(f"DATABASE_URL: {says}") from None
     if "@" in str(parameters.get("host", "")):
-        raise DatabaseConnectionError("DATABASE_URL: write the password's @ as %40")
+        raise DatabaseConnectionError(ESCAPE_AT)
     return {"connect_timeout": _CONNECT_TIMEOUT, **parameters}
 
 
