@@ -133,29 +133,34 @@ def migrate(
 ) -> None:
     """Apply the migrations that the database does not have yet.
 
-    Where one of them would lose data and is not named, none is applied: exit status 3.
+    Where one of them would lose data and is not named, none is applied: exit status 3. Where the
+    database has some that this version does not know, it says so: exit status 1.
     """
-    from .migrate import apply
+    from .migrate import apply, say_newer
     from .migrate import status as migration_status
 
     steps = _Steps("applied", silent=as_json)
+    unknown: list[str] = []
     try:
         with database(database_url) as url, steps.shown():
-            steps.total = len(migration_status(url).pending)
+            found = migration_status(url)
+            steps.total, unknown = len(found.pending), found.unknown
             applied = apply(url, allow_destructive=allow_destructive or (), on_step=steps.begin)
     except DatabaseError as error:
         losses = error.losses if isinstance(error, DestructiveMigrationError) else {}
         if as_json:
-            told = {"applied": steps.done, "would_lose": losses, "error": str(error)}
-            typer.echo(json.dumps(told))
+            told = {"applied": steps.done, "would_lose": losses, "unknown": unknown}
+            typer.echo(json.dumps({**told, "error": str(error)}))
         if not losses:
             raise
         err.print(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(WOULD_LOSE_DATA) from None
     if as_json:
-        typer.echo(json.dumps({"applied": applied, "would_lose": {}}))
-    elif not applied:
+        typer.echo(json.dumps({"applied": applied, "would_lose": {}, "unknown": unknown}))
+    elif not applied and not unknown:
         out.print("Nothing to apply: the database is up to date.")
+    if unknown:
+        fail(say_newer(unknown))
 
 
 @app.command()

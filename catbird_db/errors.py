@@ -233,6 +233,8 @@ BAD_URL: Final = (
     "write postgresql://user:password@host:port/database"
 )
 
+ESCAPE_AT: Final = "DATABASE_URL: write the password's @ as %40"
+
 # What a driver may raise. asyncpg lets OSError and TimeoutError through while connecting.
 DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .errors import DatabaseError, QueryError
-from .migrate import shipped_migrations
+from .migrate import say_newer, shipped_migrations
 from .pool import Executor, Pool
 from .query import query
 from .types import Row
@@ -88,7 +88,7 @@ async def health_check(pool: Pool, /, *, migrations: Sequence[str] | None = None
     if pending:
         problems.append(f"{len(pending)} migrations are not applied: run 'catbird-db migrate'")
     if unknown:
-        problems.append(f"{len(unknown)} migrations are newer than this version: upgrade it")
+        problems.append(say_newer(unknown))
     if state and state.in_recovery:
         problems.append("the server is a standby: it takes no writes")
     if waiting:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from . import destructive
 from .errors import (
+    ESCAPE_AT,
     DatabaseConnectionError,
     InvalidArgumentError,
     QueryError,
@@ -119,6 +120,11 @@ def status(database_url: str, *, directory: Path | None = None) -> MigrationStat
         pending=[id for id in in_folder if id not in in_database],
         unknown=[id for id in in_database if id not in in_folder],
     )
+
+
+def say_newer(unknown: Collection[str]) -> str:
+    """What to tell of migrations that this version does not know."""
+    return f"{len(unknown)} migrations are newer than this version: upgrade it"
 
 
 def apply(
@@ -337,7 +343,7 @@ def connection_parameters(database_url: str) -> dict[str, Any]:
             says = "not a PostgreSQL URL"
         raise DatabaseConnectionError(f"DATABASE_URL: {says}") from None
     if "@" in str(parameters.get("host", "")):
-        raise DatabaseConnectionError("DATABASE_URL: write the password's @ as %40")
+        raise DatabaseConnectionError(ESCAPE_AT)
     return {"connect_timeout": _CONNECT_TIMEOUT, **parameters}
 
 

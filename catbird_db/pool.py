@@ -10,6 +10,7 @@ transaction of its own) or a `Connection` (it joins the transaction open there).
 import asyncio
 import math
 import random
+import re
 import select
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -24,6 +25,7 @@ from .errors import (
     BAD_URL,
     CONNECT_ERRORS,
     DRIVER_ERRORS,
+    ESCAPE_AT,
     InvalidArgumentError,
     PoolTimeoutError,
     QueryError,
@@ -56,6 +58,8 @@ _TCP_OPTIONS: Final = {
     "TCP_KEEPCNT": 3,
     "TCP_USER_TIMEOUT": 60_000,  # milliseconds
 }
+
+_TWO_AT: Final = re.compile(r"[a-z]+://[^/?#]*@[^/?#]*@")
 
 FIRST_RETRY_DELAY: Final = 0.01
 LONGEST_RETRY_DELAY: Final = 1.0
@@ -376,6 +380,9 @@ async def open_pool(
 
 
 def _connect_arguments(settings: Settings) -> dict[str, Any]:
+    url = settings.require_database_url()
+    if _TWO_AT.match(url):
+        raise InvalidArgumentError(ESCAPE_AT)
     cache = settings.db_statement_cache_size
     server_settings = {"application_name": settings.db_application_name}
     if cache != 0:  # PgBouncer refuses these as start-up parameters
@@ -389,7 +396,7 @@ def _connect_arguments(settings: Settings) -> dict[str, Any]:
             ),
         }
     return {
-        "dsn": settings.require_database_url(),
+        "dsn": url,
         "min_size": settings.db_pool_min_size,
         "max_size": settings.db_pool_max_size,
         "max_queries": math.inf,  # age alone replaces a connection

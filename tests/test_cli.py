@@ -298,6 +298,7 @@ def test_migrate_stops_where_data_would_be_lost_and_says_how_to_go_on(
     assert json.loads(told.stdout) == {
         "applied": [],
         "would_lose": {"0003_drop": "notes with its 2 rows"},
+        "unknown": [],
         "error": refused.stderr.removeprefix("error: ").rstrip("\n"),
     }
     typo = run("migrate", "--allow-destructive", "0003", database_url=url, before=losing)
@@ -305,7 +306,22 @@ def test_migrate_stops_where_data_would_be_lost_and_says_how_to_go_on(
     named = ["--allow-destructive", "0003_drop", "--json"]
     done = run("migrate", *named, database_url=url, before=losing)
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) == {"applied": ["0002_more", "0003_drop"], "would_lose": {}}
+    told = json.loads(done.stdout)
+    assert told == {"applied": ["0002_more", "0003_drop"], "would_lose": {}, "unknown": []}
+
+
+def test_migrate_says_that_the_database_is_newer_than_its_version(
+    losing: str, catbird_empty_database_url: str
+):
+    url = catbird_empty_database_url
+    run("migrate", database_url=url)  # which knows nothing of 0001_notes
+    for again in (["migrate"], ["status"]):
+        done = run(*again, database_url=url)
+        assert done.returncode == 1 and "up to date" not in done.stdout
+        assert "1 migrations are newer than this version: upgrade it" in done.stdout + done.stderr
+    told = run("migrate", "--json", database_url=url)
+    assert told.returncode == 1
+    assert json.loads(told.stdout) == {"applied": [], "would_lose": {}, "unknown": ["0001_notes"]}
 
 
 def test_backups_are_listed_and_the_expired_deleted(catbird_database_url: str):

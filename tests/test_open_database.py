@@ -252,6 +252,14 @@ async def test_a_missing_url_says_how_to_set_it() -> None:
             pass
 
 
+async def test_an_at_in_the_password_is_told_of_and_not_taken_for_a_host() -> None:
+    url = "postgresql://alice:p@s3cr3t@127.0.0.1:1/postgres"
+    with pytest.raises(InvalidArgumentError, match="password's @ as %40") as caught:
+        async with open_database(Settings(database_url=url)):
+            pass
+    assert "s3cr3t" not in str(caught.value)
+
+
 @pytest.mark.parametrize("minimum", [0, 1])
 async def test_a_server_that_is_away_says_what_to_do(minimum: int) -> None:
     url = "postgresql://alice:s3cr3t@127.0.0.1:1/postgres"

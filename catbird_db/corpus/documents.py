@@ -468,6 +468,8 @@ async def set_document_status(
 ) -> Document:
     """Change the status, as `DOCUMENT_TRANSITIONS` allows; for whoever may write.
 
+    What is ``completed`` has a ``retry_count`` of 0 again.
+
     Args:
         collection_id: of which collection.
         document_id: which document.

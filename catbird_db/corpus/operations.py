@@ -13,7 +13,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from ..errors import NotFoundError
+from ..errors import InvalidArgumentError, NotFoundError
 from ..pagination import Page
 from ..pool import Executor
 from ..query import query
@@ -63,6 +63,8 @@ is pending, or was left by its worker, processing."""
 
 LEASE: Final = timedelta(minutes=1)
 ATTEMPTS: Final = 5
+BEHIND_ALL: Final = UUID(int=2**128 - 1)
+"""Where the first page begins: an operation of this id would be on none."""
 
 
 class Operation(Row, frozen=True):
@@ -254,9 +256,12 @@ async def create_operation(
         operation_id: a UUIDv7 unless given.
 
     Raises:
+        InvalidArgumentError: ``operation_id`` is the greatest of all.
         NotFoundError: there is no such collection, or this user may not write to it.
         ConflictError: ``operation_id`` is taken.
     """
+    if operation_id == BEHIND_ALL:
+        raise InvalidArgumentError("operation_id: is the greatest of all; take a UUIDv7")
     operation = await insert_operation(
         db,
         collection_id=collection_id,

@@ -178,12 +178,13 @@ SELECT page.collection_id, page.id, page.file_name, page.file_path, page.file_si
  ORDER BY page.id DESC;
 
 -- name: move_document_status :maybe
--- Change the status, from one of those from which that is allowed.
+-- Change the status, from one of those from which that is allowed. What is completed has no retries behind it.
 -- tenant: collection_id
 -- actor: user_id
 -- index: collections_pkey, collection_permissions_pkey, collection_permissions_user_id_idx, documents_pkey
 UPDATE documents AS d
-   SET status = :status, error = :error::text, updated_at = statement_timestamp()
+   SET status = :status, error = :error::text, updated_at = statement_timestamp(),
+       retry_count = CASE WHEN :status = 'completed' THEN 0 ELSE d.retry_count END
   FROM collections AS c
  WHERE d.collection_id = :collection_id AND d.id = :document_id AND d.status = ANY(:allowed::text[])
    AND c.id = :collection_id

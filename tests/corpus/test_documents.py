@@ -217,6 +217,19 @@ async def test_a_retry_fires_as_often_as_it_may(catbird_pool: Pool) -> None:
     assert await retry_failed_documents(catbird_pool, **ids, max_retries=4) == 1
 
 
+async def test_what_is_completed_may_be_retried_as_often_as_before(catbird_pool: Pool) -> None:
+    on = await shelf(catbird_pool)
+    ids = {"collection_id": on.collection_id, "user_id": on.owner_id}
+    assert await retry_failed_documents(catbird_pool, **ids, max_retries=1) == 1
+    one = {**ids, "document_id": on.failed_id}
+    working = await set_document_status(catbird_pool, **one, status="processing")
+    done = await set_document_status(catbird_pool, **one, status="completed")
+    assert (working.retry_count, done.retry_count) == (1, 0)
+    await set_document_status(catbird_pool, **one, status="processing")
+    await set_document_status(catbird_pool, **one, status="failed", error="again")
+    assert await retry_failed_documents(catbird_pool, **ids, max_retries=1) == 1
+
+
 async def test_many_who_retry_at_once_count_each_document_once(pools: list[Pool]) -> None:
     one = await collection(pools[0])
     made = await create_documents(

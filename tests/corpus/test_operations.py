@@ -18,6 +18,7 @@ from catbird_db import (
     ClaimedOperation,
     Collection,
     ConflictError,
+    InvalidArgumentError,
     Operation,
     Pool,
     cancel_operation,
@@ -37,6 +38,19 @@ STATUSES = get_args(OperationStatus)
 
 async def ask(pool: Pool, on: Collection) -> Operation:
     return await create_operation(pool, collection_id=on.id, user_id=on.owner_id, type="index")
+
+
+async def test_each_operation_is_listed_whatever_its_id(catbird_pool: Pool) -> None:
+    on = await collection(catbird_pool)
+    whose = {"collection_id": on.id, "user_id": on.owner_id}
+    for id in (UUID(int=0), UUID(int=2**128 - 2)):
+        await create_operation(catbird_pool, **whose, type="index", operation_id=id)
+    with pytest.raises(InvalidArgumentError, match="operation_id"):
+        await create_operation(
+            catbird_pool, **whose, type="index", operation_id=UUID(int=2**128 - 1)
+        )
+    listed = await list_operations(catbird_pool, **whose)
+    assert [one.id.int for one in listed.items] == [2**128 - 2, 0]
 
 
 async def end_leases(pool: Pool, *operation_ids: UUID) -> None:
