@@ -41,6 +41,15 @@ STATE = """\
 SELECT current_setting('server_version') AS server_version,
        pg_is_in_recovery() AS in_recovery"""
 
+TRIMMED_FOR_MEMBERS = """\
+  FROM members AS r
+  JOIN conversations AS c ON c.id = r.convo_id
+ WHERE r.convo_id = :convo_id AND r.member_did = :reader_did AND r.left_at IS NULL
+   AND c.id = :convo_id"""
+TRIMMED_FOR = """\
+  FROM conversations AS c
+ WHERE c.id = :convo_id AND EXISTS (SELECT FROM {})"""
+
 STATEMENTS = [
     # ---- prepare: what PostgreSQL refuses
     case("prepare", "get_conversation", "c.title,", "c.titel,"),
@@ -126,6 +135,40 @@ STATEMENTS = [
     case("actor", "get_message", "-- actor: reader_did\n", ""),
     case("actor", "get_collection", "-- actor: user_id\n", ""),
     case("actor", "is_member", "-- actor: none (", "-- Actor: none ("),
+    *(
+        case("actor", "get_trimmed_seq", TRIMMED_FOR_MEMBERS, TRIMMED_FOR.format(own))
+        for own in (  # the reader's own rows, which outlive membership
+            "welcome_recipients AS wr WHERE wr.convo_id = :convo_id AND wr.recipient_did = :reader_did"
+            " AND wr.acknowledged_at IS NOT NULL",
+            "blobs AS b WHERE b.convo_id = :convo_id AND b.uploaded_by_did = :reader_did",
+            "welcome_recipients AS wr JOIN members AS m ON m.convo_id = wr.convo_id"
+            " WHERE wr.convo_id = :convo_id AND wr.recipient_did = :reader_did"
+            " AND m.member_did = :reader_did AND m.left_at IS NOT NULL",
+        )
+    ),
+    case(
+        NEAR_MISS,
+        "get_trimmed_seq",
+        TRIMMED_FOR_MEMBERS,
+        TRIMMED_FOR.format(
+            "members AS m WHERE m.convo_id = :convo_id AND m.member_did = :reader_did AND m.left_at IS NULL"
+        ),
+    ),
+    case(
+        "actor",
+        "get_collection",
+        "collection_permissions AS p WHERE p.collection_id = c.id AND p.user_id = :user_id",
+        "audit_log AS a WHERE a.collection_id = c.id AND a.owner_id = :user_id",
+    ),
+    case("actor", "list_pending_welcomes", "w.ordinal = wr.ordinal", "w.ordinal > wr.ordinal"),
+    case(
+        "actor",
+        "list_pending_welcomes",
+        "m.convo_id = wr.convo_id AND",
+        "m.convo_id < wr.convo_id AND",
+    ),
+    case("actor", "list_audit_log", "p.user_id = :user_id", "p.user_id <> :user_id"),
+    case("actor", "list_audit_log", "a.owner_id = :user_id", "a.user_id = :user_id"),
     case(NEAR_MISS, "mark_read", "-- actor: member_did", "-- actor: none (a trusted caller)"),
     case(NEAR_MISS, "get_message", "r.member_did = :reader_did", ":reader_did = r.member_did"),
     # ---- index: the plan, on filled tables
