@@ -27,7 +27,7 @@ DatabaseUrl = Annotated[
     ),
 ]
 
-out = Console(highlight=False, soft_wrap=True, markup=False)  # for other programs too
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # for other programs too
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from catbird_db import terminal
 from catbird_db.catalog import schema_snapshot
 from catbird_db.check.runner import RULES, run
 from catbird_db.errors import InvalidArgumentError
@@ -86,6 +87,33 @@ def test_the_command_says_what_it_found_and_fails(tmp_path: Path):
     form = ("--format", "github")
     again = command("check", "--package", "shop", "--rule", "drift", *form, before=before)
     assert again.stdout.startswith("::error file=")
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_a_parameter_between_colons_is_printed_as_it_is(tmp_path: Path, form: str):
+    home = tmp_path / "shop"
+    (home / "sql").mkdir(parents=True)
+    (home / "__init__.py").touch()
+    says = "-- tennant: u.email = :email::text OR [bold]:id:"
+    (home / "sql" / "things.sql").write_text(
+        f"-- name: get_thing :maybe\n{says}\nSELECT 1 AS id;\n"
+    )
+    given = ("--package", "shop", "--rule", "drift", "--format", form)
+    before = f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
+    done = command("check", *given, before=before, cwd=tmp_path)
+    if form == "json":
+        assert says in [one["excerpt"] for one in json.loads(done.stdout)]
+    if form == "text":
+        assert f"| {says}\n" in done.stdout
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("name", ["out", "err"])
+def test_a_terminal_makes_no_emoji_of_names(name: str):
+    console = getattr(terminal, name)
+    with console.capture() as told:
+        console.print("no column :email::text and :id:")
+    assert told.get() == "no column :email::text and :id:\n"
 
 
 def test_what_is_not_installed_is_one_line():
