@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ..errors import DatabaseError, InvalidArgumentError
 from ..terminal import DatabaseUrl as AnyDatabaseUrl
-from ..terminal import bar, database, fail
+from ..terminal import bar, database, err, fail
 
 if TYPE_CHECKING:
     from .runner import Report
@@ -23,7 +23,8 @@ DatabaseUrl = Annotated[
     typer.Option(
         "--database-url",
         metavar="URL",
-        help="An existing, migrated database: it is only read, and no plan is judged by it.",
+        help="An existing, migrated database: it is only read. What needs a throwaway is skipped, and"
+        " said to be.",
     ),
 ]
 
@@ -69,6 +70,10 @@ def check(
     text = render(report.findings, form)
     if text:
         out.print(text)
+    for line in report.skipped:
+        err.print(f"skipped  {line}", markup=False)
+        if form == "github":
+            out.print(f"::notice title=catbird-db check: skipped::{line}")
     if form == "text":
         _summarise(report)
     raise typer.Exit(1 if report.findings else 0)
@@ -77,8 +82,6 @@ def check(
 def _summarise(report: "Report") -> None:
     if report.findings:
         out.print()
-    for line in report.skipped:
-        out.print(f"skipped  {line}")
     number = len(report.findings)
     found = f"{number} finding{'s' if number != 1 else ''}" if number else "nothing found"
     out.print(

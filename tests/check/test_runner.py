@@ -48,9 +48,27 @@ def test_an_existing_database_is_only_read(catbird_database_url: str):
     before = state(catbird_database_url)
     report = run(database_url=catbird_database_url)
     assert state(catbird_database_url) == before
-    assert [line.partition(":")[0] for line in report.skipped] == ["index", "index-unused"]
+    skipped = [line.partition(":")[0] for line in report.skipped]
+    assert skipped == ["index", "migration", "destructive", "index-unused"]
     assert not {"index", "index-unused"} & {*report.rules_run}
     assert not report.findings, "\n\n".join(map(str, report.findings))
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_what_is_skipped_is_said_in_every_format(catbird_database_url: str, form: str):
+    rules = ("--rule", "destructive", "--rule", "migration", "--rule", "declared")
+    done = command("check", *rules, "--format", form, "--database-url", catbird_database_url)
+    assert done.returncode == 0
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        "skipped  migration",
+        "skipped  destructive",
+    ]
+    if form == "json":
+        assert json.loads(done.stdout) == []
+    if form == "github":
+        migration, destructive = done.stdout.splitlines()
+        assert migration.startswith("::notice title=catbird-db check: skipped::migration: up, down")
+        assert destructive.startswith("::notice title=catbird-db check: skipped::destructive: ")
 
 
 def state(url: str) -> tuple[str, list[tuple[object, ...]]]:
