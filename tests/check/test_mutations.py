@@ -242,6 +242,14 @@ STATEMENTS = [
         "left_at = NULL",
         "left_at = nullif(clock_timestamp(), clock_timestamp())",
     ),
+    case("volatile", "remove_member", "RETURNING m.member_did", "RETURNING m.member_did, random()"),
+    case(
+        "volatile",
+        "delete_key_packages",
+        "RETURNING kp.id",
+        "RETURNING kp.id, clock_timestamp() AS at",
+    ),
+    case(NEAR_MISS, "delete_key_packages", "RETURNING kp.id", "RETURNING kp.id, now() AS at"),
     case(NEAR_MISS, "delete_message", "statement_timestamp()", "now()"),
     case(
         NEAR_MISS,
