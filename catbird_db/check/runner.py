@@ -47,7 +47,7 @@ from .database import (
 from .docs import queries_markdown
 from .fill import fill
 from .finding import Finding
-from .plan import generic_plan
+from .plan import generic_plan, plan_alone
 from .subject import Catalog, Subject
 from .syntax import kind_of_node
 
@@ -294,14 +294,18 @@ def check_statement(place: Place, statement: Bound) -> Iterator[Finding]:
         yield from actor.check_silence(subject, place.acting)
         if place.meanings is not None:
             yield from place.meanings.check(subject)
-        if place.filled:
-            try:
+        try:
+            if place.filled:
                 yield from plans.check(place.connection, subject, place.catalog)
-            except psycopg.Error as error:  # what PREPARE does not look at, as ON CONFLICT's target
-                says = error.diag.message_primary or error
-                message = f"PostgreSQL prepares this, but does not plan it: {says}"
-                mend = _ARBITER if "ON CONFLICT" in message else "what the planner can evaluate"
-                yield subject.at_header("name", database.RULE, message, mend)
+            else:
+                plan_alone(place.connection, subject.statement.sql)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:  # what PREPARE does not look at, as ON CONFLICT's target
+            says = error.diag.message_primary or error
+            message = f"PostgreSQL prepares this, but does not plan it: {says}"
+            mend = _ARBITER if "ON CONFLICT" in message else "what the planner can evaluate"
+            yield subject.at_header("name", database.RULE, message, mend)
 
 
 _ARBITER = "what the schema has: ON CONFLICT names the columns of a unique index"

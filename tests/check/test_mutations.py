@@ -5,7 +5,7 @@ like a mistake and is none. What is found of the unchanged statement does not co
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -607,6 +607,14 @@ def judge(one: Case, found: list[Finding], known: set[tuple[str, str]] = frozens
 def test_a_mistake_in_a_statement_is_found(one: Case, place: Place, before, tmp_path: Path):
     changed = mutant(tmp_path, one.name, (one.old, one.new))
     judge(one, found_of(place, changed), before(one.name))
+
+
+@pytest.mark.parametrize("are_filled", [True, False])
+def test_what_is_not_planned_is_said_once(place: Place, tmp_path: Path, are_filled: bool):
+    changed = mutant(tmp_path, "append_message", ("ON CONFLICT (convo_id, id)", "ON CONFLICT (id)"))
+    found = check_statement(replace(place, filled=are_filled), changed)
+    (message,) = (one.message for one in found if one.rule == "prepare")
+    assert message.startswith("PostgreSQL prepares this, but does not plan it: there is no unique")
 
 
 @pytest.mark.parametrize("one", STUBS, ids=str)

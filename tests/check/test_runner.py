@@ -54,6 +54,18 @@ def test_an_existing_database_is_only_read(catbird_database_url: str):
     assert not report.findings, "\n\n".join(map(str, report.findings))
 
 
+def test_an_existing_database_is_asked_by_who_may_only_connect(catbird_database_url: str):
+    with psycopg.connect(catbird_database_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE check_reader LOGIN")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO check_reader")
+        try:
+            as_reader = catbird_database_url.replace("postgres@", "check_reader@")
+            assert as_reader != catbird_database_url
+            assert run(database_url=as_reader, rules=["prepare"]).findings == ()
+        finally:
+            connection.execute("DROP OWNED BY check_reader; DROP ROLE check_reader")
+
+
 @pytest.mark.parametrize("form", ["text", "json", "github"])
 def test_what_is_skipped_is_said_in_every_format(catbird_database_url: str, form: str):
     rules = ("--rule", "destructive", "--rule", "migration", "--rule", "declared")
