@@ -161,7 +161,7 @@ def run(
         progress: called with what is done next.
 
     Raises:
-        InvalidArgumentError: there is no such rule.
+        InvalidArgumentError: there is no such rule, or the package has no SQL.
         DatabaseConnectionError: no server starts, or answers at the URL.
     """
     chosen = _chosen(rules)

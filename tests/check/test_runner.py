@@ -119,6 +119,18 @@ def test_the_command_says_what_it_found_and_fails(tmp_path: Path):
     assert again.stdout.startswith("::error file=")
 
 
+@pytest.mark.parametrize(("made", "says"), [("__init__.py", "in "), ("sql/x.txt", "__init__.py")])
+def test_a_package_without_sql_is_not_proved(tmp_path: Path, made: str, says: str):
+    path = tmp_path / "shop" / made
+    path.parent.mkdir(parents=True)
+    path.touch()
+    before = f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
+    done = command("check", "--package", "shop", before=before, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: shop has no .sql files")
+    assert says in done.stderr and done.stderr.endswith("there is nothing to check\n")
+
+
 @pytest.mark.parametrize("form", ["text", "json", "github"])
 def test_a_parameter_between_colons_is_printed_as_it_is(tmp_path: Path, form: str):
     home = tmp_path / "shop"
