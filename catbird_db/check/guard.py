@@ -91,13 +91,15 @@ class Guard:
         table = relation.source
         if not isinstance(table, Table) or not self._names_actor(relation, table, facts):
             return None
-        null = {
-            one.arguments[0]
-            for one in facts.conditions
-            if isinstance(one, NullTest) and one.is_null
-        }
+        null = _tested(facts, is_null=True)
         open_ended = (one for one in table.ended if ColumnOf(-1, relation, one) not in null)
         return next(open_ended, None)
+
+    def _has_ended(self, relation: Relation, facts: Facts) -> bool:
+        column = self.may_have_ended(relation, facts)
+        return column is not None and (
+            ColumnOf(-1, relation, column) in _tested(facts, is_null=False)
+        )
 
     def is_public(self, relation: Relation, facts: Facts) -> bool:
         """Whether anybody may read a relation's row."""
@@ -109,8 +111,8 @@ class Guard:
     def is_beside(self, relation: Relation, facts: Facts) -> bool:
         """Whether a row is the actor's to read by one of his own that stands beside it.
 
-        It is what the own row admits to by a list of columns, or it names the actor too, has ended,
-        and is of the own row's tenant: that he has left is his to know.
+        It is what the own row admits to by a list of columns, or it names the actor too, is said to
+        have ended (IS NOT NULL), and is of the own row's tenant: that he has left is his to know.
         """
         table = relation.source
         if not self.reading or not isinstance(table, Table):
@@ -128,7 +130,7 @@ class Guard:
             if own.source.admits_of == table.name and equal(own, own.source.admits):
                 return True
             shared = set(tenants_of_all(table)) & set(tenants_of_all(own.source))
-            if self._names_actor(relation, table, facts) and shared and equal(own, shared):
+            if self._has_ended(relation, facts) and shared and equal(own, shared):
                 return True
         return False
 
@@ -233,6 +235,12 @@ class Guard:
             if (one := term(output.expression)) is not None and not facts.same(one).isdisjoint(keys)
         }
         return frozenset[Term | int](lasting | shown)
+
+
+def _tested(facts: Facts, *, is_null: bool) -> set[Expression]:
+    """What is said to be null, or not to be."""
+    tests = (one for one in facts.conditions if isinstance(one, NullTest))
+    return {one.arguments[0] for one in tests if one.is_null is is_null}
 
 
 def tenants_of_all(table: Table) -> tuple[str, ...]:

@@ -817,6 +817,24 @@ SELECT l.ordinal
    AND NOT EXISTS (SELECT FROM members AS m
                     WHERE m.convo_id = l.convo_id AND m.member_did = :recipient_did AND m.left_at IS NOT NULL);
 
+-- name: a_letter_whenever_one_has_been_there :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: [members] members AS m names :recipient_did, but its left_at says whether that has ended
+SELECT l.ordinal
+  FROM letters AS l
+ WHERE l.recipient_did = :recipient_did
+   AND EXISTS (SELECT FROM members AS m WHERE m.convo_id = l.convo_id AND m.member_did = :recipient_did);
+
+-- name: a_letter_before_one_has_left_another :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: [members] members AS m names :recipient_did, but its left_at says whether that has ended
+SELECT l.ordinal
+  FROM letters AS l
+ WHERE l.recipient_did = :recipient_did
+   AND NOT EXISTS (SELECT FROM members AS m WHERE m.member_did = :recipient_did AND m.left_at IS NOT NULL);
+
 -- name: a_letter_while_others_are_there :many
 -- tenant: recipient_did
 -- actor: recipient_did
