@@ -54,6 +54,7 @@ CREATE TABLE members (
 COMMENT ON TABLE members IS 'Who is, or was, in a conversation, and how far each has read.
 tenant: convo_id, member_did
 actor: member_did
+admits: convo_id
 ended: left_at';
 COMMENT ON COLUMN members.left_at IS 'Null while active. Rejoining clears it.';
 COMMENT ON COLUMN members.read_seq IS 'The greatest seq this member has read.';

@@ -37,7 +37,8 @@ CREATE TABLE welcome_recipients (
 
 COMMENT ON TABLE welcome_recipients IS 'For whom a Welcome is: a row for each device, since each device claimed its own key package.
 tenant: convo_id, recipient_did
-actor: recipient_did';
+actor: recipient_did
+admits: convo_id, epoch, ordinal of welcomes';
 
 CREATE INDEX welcome_recipients_pending_idx ON welcome_recipients (recipient_did, convo_id, epoch, key_package_ref) WHERE acknowledged_at IS NULL;
 

@@ -44,6 +44,7 @@ CREATE TABLE collections (
 COMMENT ON TABLE collections IS 'What documents are gathered in. How many there are is counted, or kept by each document: a counter here would be a row that all writers of a collection wait for.
 tenant: id, owner_id
 actor: owner_id
+admits: id
 public: is_public';
 COMMENT ON COLUMN collections.id IS 'A UUIDv7: in the order of time.';
 COMMENT ON COLUMN collections.next_sync_at IS 'When it is due. While a worker syncs it, when the worker''s lease ends, and it is due again.';
@@ -70,7 +71,8 @@ CREATE TABLE collection_permissions (
 
 COMMENT ON TABLE collection_permissions IS 'What the owner of a collection lets others do. WRITE reads too; ADMIN writes too, changes the collection and grants.
 tenant: collection_id, user_id
-actor: user_id';
+actor: user_id
+admits: collection_id';
 
 -- The collections that others share with a user; and what goes when a user goes.
 CREATE INDEX collection_permissions_user_id_idx ON collection_permissions (user_id, collection_id);

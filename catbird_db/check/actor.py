@@ -6,8 +6,9 @@ each row that is read on the way to the result, and on the way to each write:
 
 A row of a table with tenants is covered if it is the actor's own (see `guard`), or if one of its tenant
 columns equals a key to which the actor is admitted where that row is used: in its own level, or in a
-level around it, a CTE being used where it is named. A row of a table without tenants is covered if the
-actor is admitted to anything there.
+level around it, a CTE being used where it is named. That a row is his own admits him to no other, unless
+its table says so (``admits: convo_id`` in its comment). A row of a table without tenants is covered where
+a row of the actor's own stands beside it. Where an OR holds, each of its sides may cover in its own way.
 
 The row that an INSERT writes is covered if it is the actor's own, or if a tenant column that is no
 actor column is given such a key (or any, where all are actor columns): to write oneself into a
@@ -32,12 +33,14 @@ A statement that tells whether somebody is a member, for its caller to decide, i
 of one that acts in another statement.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from .facts import Facts, term
 from .finding import Finding
-from .guard import Guard, admits_to
+from .guard import Guard, tenants_of_all
 from .levels import (
     ColumnOf,
     Expression,
@@ -104,16 +107,33 @@ def check(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
     yield from _judge(subject, catalog, statement, _Cover(readers, writers), name)
 
 
+_Covers: TypeAlias = Callable[[Facts], bool]
+
+
 @dataclass(frozen=True)
 class _Bare:
-    """What is not covered, where it stands, and what is known there."""
+    """What is not covered, where it stands, what is known there, and what would cover it."""
 
     what: str
     location: int
     width: int
     facts: Facts
-    values: tuple[Expression, ...]
+    covers: _Covers
     guard: Guard
+
+    def is_covered(self, facts: Facts, opened: frozenset[int] = frozenset()) -> bool:
+        """Whether it is, where these facts hold; ``opened``: ORs that are being looked into."""
+        if self.covers(facts):
+            return True
+        ors = [one for one in facts.conditions if isinstance(one, Logic) and one.kind == "or"]
+        inside = opened | {id(one) for one in ors}
+        for one in ors:
+            sides = self.guard.sides(one)
+            if id(one) in opened or not sides:
+                continue
+            if all(self.is_covered(facts.and_(conjuncts(side)), inside) for side in sides):
+                return True
+        return False
 
 
 def _judge(
@@ -125,9 +145,14 @@ def _judge(
             bare.setdefault((one.what, one.location), one)
     sources = [relation.source for level in statement.levels for relation in level.relations]
     here = {source.name for source in sources if isinstance(source, Table)}
-    tables = [table for table in catalog.tables.values() if table.actors]
-    tables = [table for table in tables if table.name in here] or tables
-    where = " or ".join(f"{table.name}.{column}" for table in tables for column in table.actors)
+
+    def columns(*, admitting: bool) -> str:
+        owned = [table for table in catalog.tables.values() if table.actors]
+        admit = [table for table in owned if table.admits and table.admits_of is None]
+        tables = admit if admitting else owned
+        tables = [table for table in tables if table.name in here] or admit
+        return " or ".join(f"{table.name}.{column}" for table in tables for column in table.actors)
+
     if cover.ended and (bare or not cover.admitting):
         relation, column = cover.ended
         yield subject.at(
@@ -142,9 +167,10 @@ def _judge(
             "actor",
             RULE,
             f":{name} stands in no equality with an owner, a member or a grantee",
-            f"{where or 'a column that names an actor'} = :{name}, in AND position",
+            f"{columns(admitting=False) or 'a column that names an actor'} = :{name}, in AND position",
         )
     elif bare:
+        where = columns(admitting=True)
         yield _uncovered(subject, cover, list(bare.values()), name, where)
 
 
@@ -167,7 +193,8 @@ def _uncovered(
         first.location,
         RULE,
         message,
-        f"{where} = :{name} of the same tenant, in AND position; or -- actor: none (reason)",
+        f"{where or 'a column of what admits its actor'} = :{name} of the same tenant, in AND position;"
+        " or -- actor: none (reason)",
         first.width,
     )
 
@@ -218,34 +245,50 @@ class _Cover:
             )
             if column := guard.may_have_ended(relation, facts):
                 self.ended = self.ended or (relation, column)
+            what = str(relation)
+            if relation is relation.level.old:
+                what = f"the row of {source.name} that is updated instead"
             values = _tenant_columns(relation, source)
-            if not is_actors and not _covered(values, facts, guard):
-                what = str(relation)
-                if relation is relation.level.old:
-                    what = f"the row of {source.name} that is updated instead"
-                yield _Bare(what, relation.location, relation.width, facts, values, guard)
+
+            def covers(facts: Facts) -> bool:
+                return (
+                    guard.is_actors(relation, facts)
+                    or guard.is_public(relation, facts)
+                    or _is_keyed(values, facts, guard)
+                    or guard.is_beside(relation, facts)
+                )
+
+            bare = _Bare(what, relation.location, relation.width, facts, covers, guard)
+            if not bare.is_covered(facts):
+                yield bare
 
     def _inserted(self, row: Relation, table: Table, facts: Facts) -> Iterator[_Bare]:
-        values = tuple(ColumnOf(row.location, row, name) for name in admits_to(table))
-        is_actors = self.writers.is_actors(row, facts)
-        self.admitting |= is_actors
-        if not is_actors and not _covered(values, facts, self.writers):
-            what = f"the row inserted into {table.name}"
-            yield _Bare(what, row.location, row.width, facts, values, self.writers)
+        values = tuple(ColumnOf(row.location, row, name) for name in tenants_of_all(table))
+        self.admitting |= self.writers.is_actors(row, facts)
+
+        def covers(facts: Facts) -> bool:
+            return self.writers.is_actors(row, facts) or _is_keyed(values, facts, self.writers)
+
+        what = f"the row inserted into {table.name}"
+        bare = _Bare(what, row.location, row.width, facts, covers, self.writers)
+        if not bare.is_covered(facts):
+            yield bare
 
     def _assigned(self, level: Level, table: Table, facts: Facts) -> Iterator[_Bare]:
         for name, one in level.assigned.items():
             value = (one.expression,)
-            if name in table.tenants and not _covered(value, facts, self.writers):
-                what = f"what {table.name}.{name} is set to"
-                yield _Bare(what, one.location, len(name), facts, value, self.writers)
+            covers = partial(_is_keyed, value, guard=self.writers)
+            what = f"what {table.name}.{name} is set to"
+            bare = _Bare(what, one.location, len(name), facts, covers, self.writers)
+            if name in table.tenants and not bare.is_covered(facts):
+                yield bare
 
     def bypass(self, bare: _Bare) -> Expression | None:
         """A side of an OR that lets others pass, where another side would cover."""
         for condition in bare.facts.conditions:
             if isinstance(condition, Logic) and condition.kind == "or":
                 sides = [
-                    (side, _covered(bare.values, bare.facts.and_(conjuncts(side)), bare.guard))
+                    (side, bare.is_covered(bare.facts.and_(conjuncts(side))))
                     for side in condition.arguments
                 ]
                 open_sides = [side for side, covered in sides if not covered]
@@ -254,7 +297,7 @@ class _Cover:
         return None
 
 
-def _covered(values: tuple[Expression, ...], facts: Facts, guard: Guard) -> bool:
+def _is_keyed(values: tuple[Expression, ...], facts: Facts, guard: Guard) -> bool:
     keys = guard.keys(facts)
     if keys is None:
         return False

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ..errors import DatabaseError, InvalidArgumentError
 from ..terminal import DatabaseUrl as AnyDatabaseUrl
-from ..terminal import bar, database, fail
+from ..terminal import bar, database, err, fail
 
 if TYPE_CHECKING:
     from .runner import Report
@@ -23,11 +23,12 @@ DatabaseUrl = Annotated[
     typer.Option(
         "--database-url",
         metavar="URL",
-        help="An existing, migrated database: it is only read, and no plan is judged by it.",
+        help="An existing, migrated database: it is only read. What needs a throwaway is skipped, and"
+        " said to be.",
     ),
 ]
 
-out = Console(highlight=False, soft_wrap=True, markup=False)  # for other programs too
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # for other programs too
 
 
 def register(app: typer.Typer) -> None:
@@ -69,6 +70,10 @@ def check(
     text = render(report.findings, form)
     if text:
         out.print(text)
+    for line in report.skipped:
+        err.print(f"skipped  {line}", markup=False)
+        if form == "github":
+            out.print(f"::notice title=catbird-db check: skipped::{line}")
     if form == "text":
         _summarise(report)
     raise typer.Exit(1 if report.findings else 0)
@@ -77,8 +82,6 @@ def check(
 def _summarise(report: "Report") -> None:
     if report.findings:
         out.print()
-    for line in report.skipped:
-        out.print(f"skipped  {line}")
     number = len(report.findings)
     found = f"{number} finding{'s' if number != 1 else ''}" if number else "nothing found"
     out.print(

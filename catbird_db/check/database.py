@@ -160,6 +160,7 @@ def read_catalog(connection: Connection) -> Catalog:
         indexes = _by_table(_rows(connection, _INDEXES))
         checks = _by_table(_rows(connection, _CHECKS))
         rows = _rows(connection, _TABLES)
+        named = {row.table: {column.name for column in columns[row.table]} for row in rows}
         tables = [
             _table(row, columns[row.table], indexes[row.table], checks[row.table]) for row in rows
         ]
@@ -173,7 +174,7 @@ def read_catalog(connection: Connection) -> Catalog:
                 mistake
                 for row in rows
                 if _small_of_itself(row.table) is None
-                for mistake in _mistakes(row, {column.name for column in columns[row.table]})
+                for mistake in _mistakes(row, named)
             ),
         )
 
@@ -219,6 +220,8 @@ def _table(row: Any, columns: list[Any], indexes: list[Any], checks: list[Any]) 
         actors=_listed("actor", declared, named),
         ended=_listed("ended", declared, named),
         public=_listed("public", declared, named),
+        admits=_listed("admits", declared, named),
+        admits_of=_admits_of(declared),
         small=declared.get("small") or _small_of_itself(row.table),
         partition_key=tuple(row.partition_key),
         checks={
@@ -229,9 +232,9 @@ def _table(row: Any, columns: list[Any], indexes: list[Any], checks: list[Any]) 
     )
 
 
-_OF_COLUMNS = ("tenant", "actor", "ended", "public")
+_OF_COLUMNS = ("tenant", "actor", "admits", "ended", "public")
 _DECLARATION = re.compile(r"^([a-z][a-z-]*):[ \t]+(.*?)[ \t]*$", re.MULTILINE)
-_NONE = re.compile(r"none[ \t]+\(.+\)")
+_NONE = re.compile(r"none[ \t]+\(.*\S.*\)")
 
 
 def _declared(comment: str) -> dict[str, str]:
@@ -240,23 +243,40 @@ def _declared(comment: str) -> dict[str, str]:
 
 def _listed(key: str, declared: Mapping[str, str], columns: Collection[str]) -> tuple[str, ...]:
     value = declared.get(key, "")
+    if key == "admits":
+        value, _, _ = value.partition(" of ")
     names = () if _NONE.fullmatch(value) else (name.strip() for name in value.split(","))
     return tuple(name for name in names if name in columns)
 
 
-def _mistakes(row: Any, columns: Collection[str]) -> Iterator[Mistake]:
+def _admits_of(declared: Mapping[str, str]) -> str | None:
+    return declared.get("admits", "").partition(" of ")[2].strip() or None
+
+
+def _mistakes(row: Any, tables: Mapping[str, Collection[str]]) -> Iterator[Mistake]:
     declared = _declared(row.comment)
+    other = _admits_of(declared)
+    if other is not None and other not in tables:
+        says = f"its comment admits to rows of {other}, and there is no such table"
+        yield Mistake(row.table, says, "a table whose rows have these columns")
     known = (*_OF_COLUMNS, "small")
     for key, value in declared.items():
         if key not in known:
             mend = f"one of {', '.join(known)}, or a capital if it is prose"
             yield Mistake(row.table, f"unknown key {key} in the comment", mend)
         elif key in _OF_COLUMNS and not _NONE.fullmatch(value):
-            for name in value.split(","):
-                if name.strip() not in columns:
+            held = [row.table]
+            if key == "admits" and other is not None:
+                held += [other] if other in tables else []
+            names = value.partition(" of ")[0] if key == "admits" else value
+            for table, name in ((table, name) for table in held for name in names.split(",")):
+                if name.strip() not in tables[table]:
                     says = f"its comment says '{key}: {value}', and there is no such column"
-                    mend = f"a column of {row.table}, or '{key}: none (why)'"
+                    mend = f"a column of {table}, or '{key}: none (why)'"
                     yield Mistake(row.table, says, mend)
+    if "admits" in declared and not {"actor", "public"} & declared.keys():
+        says = "its comment says to what a row admits, and not whom"
+        yield Mistake(row.table, says, "'actor: a column' that names them, as another line")
     if "tenant" not in declared:
         message = f"nothing says which column keeps the tenants of {row.table} apart"
         mend = "'tenant: a column' as a line of its comment, or 'tenant: none (why)'"

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import InvalidArgumentError
 from ..query import Drift, collecting_drift, verify
 from ..signature import StubError
 from ..sqlfile import SqlFileError
@@ -20,7 +21,11 @@ RULE = "drift"
 
 
 def check(package: str = "catbird_db") -> Iterator[Finding]:
-    """Import a package, and report what is at odds in it."""
+    """Import a package, and report what is at odds in it.
+
+    Raises:
+        InvalidArgumentError: it has no SQL.
+    """
     with collecting_drift() as drift:
         try:
             home = _import(package)
@@ -37,8 +42,15 @@ def check(package: str = "catbird_db") -> Iterator[Finding]:
 
 def _import(package: str) -> Path:
     """Import a package, and each of its modules that has an .sql file; gives its folder."""
-    home = Path(importlib.import_module(package).__file__ or "").parent
-    for path in sorted((home / "sql").rglob("*.sql")):
+    file = importlib.import_module(package).__file__
+    home = Path(file or "").parent
+    files = sorted((home / "sql").rglob("*.sql")) if file else []
+    if not files:
+        where = (
+            f" in {shown(home / 'sql')}" if file else ", as it is no package with an __init__.py"
+        )
+        raise InvalidArgumentError(f"{package} has no .sql files{where}: there is nothing to check")
+    for path in files:
         module = path.relative_to(home / "sql").with_suffix("")
         if (home / module).with_suffix(".py").exists():
             importlib.import_module(".".join((package, *module.parts)))

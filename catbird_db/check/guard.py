@@ -1,14 +1,19 @@
 """To which tenants a row's conditions prove the actor admitted.
 
 An *actor's row* is a row of a table with actor columns (owner, member, grantee: ``actor:`` in the
-table's comment) of which one equals the actor's parameter, and whose ``ended`` columns IS NULL. It
-admits the actor to its tenant: to its tenant columns that are no actor columns, or, where all are, to
-those (who owns a row owns what is keyed by its owner). The row that an INSERT writes is the actor's if
-each of its tenant columns is an actor column, given the actor, or is unique by itself, so that no such
-tenant was there before; else nobody admits himself. Where ON CONFLICT DO UPDATE may keep an old row
-instead, it admits to nothing.
+table's comment) of which one equals the actor's parameter, and whose ``ended`` columns IS NULL. It is
+the actor's own, and that is all that follows from this: what an owner wrote or was sent may outlive
+his membership.
 
-A row whose ``public`` column is true admits everybody to its tenant, to read there and not to write.
+It admits him to other rows only where its table's comment says by which of its columns: ``admits: convo_id``
+makes convo_id a *key*, and rows that are keyed by the same are covered. ``admits: convo_id, epoch of welcomes``
+makes no key; it admits him to read the row of welcomes that equals his own in these columns.
+
+The row that an INSERT writes is the actor's if each of its tenant columns is an actor column, given the
+actor, or is unique by itself, so that no such tenant was there before; else nobody admits himself. Where
+ON CONFLICT DO UPDATE may keep an old row instead, it admits to nothing.
+
+A row whose ``public`` column is true admits everybody to the same keys, to read there and not to write.
 
 A row has the *keys* to which the actor is admitted wherever it exists:
 
@@ -51,7 +56,10 @@ from .subject import Table
 _T = TypeVar("_T")
 
 Keys: TypeAlias = frozenset[Term] | None
-"""The terms to which the actor is admitted; None: no actor's row stands behind this at all."""
+"""The terms to which the actor is admitted; None: no actor's row stands behind this at all.
+
+Empty: one does, and admits to nothing that is keyed.
+"""
 
 _Exported: TypeAlias = frozenset[Term | int] | None
 """Keys of a query: parameters, columns of outer levels, and the numbers of its own columns."""
@@ -83,19 +91,48 @@ class Guard:
         table = relation.source
         if not isinstance(table, Table) or not self._names_actor(relation, table, facts):
             return None
-        null = {
-            one.arguments[0]
-            for one in facts.conditions
-            if isinstance(one, NullTest) and one.is_null
-        }
+        null = _tested(facts, is_null=True)
         open_ended = (one for one in table.ended if ColumnOf(-1, relation, one) not in null)
         return next(open_ended, None)
 
-    def _is_public(self, relation: Relation, facts: Facts) -> bool:
+    def _has_ended(self, relation: Relation, facts: Facts) -> bool:
+        column = self.may_have_ended(relation, facts)
+        return column is not None and (
+            ColumnOf(-1, relation, column) in _tested(facts, is_null=False)
+        )
+
+    def is_public(self, relation: Relation, facts: Facts) -> bool:
+        """Whether anybody may read a relation's row."""
         table = relation.source
         if not self.reading or not isinstance(table, Table):
             return False
         return any(ColumnOf(-1, relation, name) in facts.conditions for name in table.public)
+
+    def is_beside(self, relation: Relation, facts: Facts) -> bool:
+        """Whether a row is the actor's to read by one of his own that stands beside it.
+
+        It is what the own row admits to by a list of columns, or it names the actor too, is said to
+        have ended (IS NOT NULL), and is of the own row's tenant: that he has left is his to know.
+        """
+        table = relation.source
+        if not self.reading or not isinstance(table, Table):
+            return False
+
+        def equal(own: Relation, names: Iterable[str]) -> bool:
+            return all(
+                ColumnOf(-1, relation, name) in facts.same(ColumnOf(-1, own, name))
+                for name in names
+            )
+
+        for own in facts.present:
+            if not isinstance(own.source, Table) or not self.is_actors(own, facts):
+                continue
+            if own.source.admits_of == table.name and equal(own, own.source.admits):
+                return True
+            shared = set(tenants_of_all(table)) & set(tenants_of_all(own.source))
+            if self._has_ended(relation, facts) and shared and equal(own, shared):
+                return True
+        return False
 
     def _names_actor(self, relation: Relation, table: Table, facts: Facts) -> bool:
         return any(self._is_actor(relation, name, facts) for name in table.actors)
@@ -134,11 +171,11 @@ class Guard:
             return self._of_query(source, columns)
         if relation.table is None:
             return None
-        if not self.is_actors(relation, facts) and not self._is_public(relation, facts):
+        if not self.is_actors(relation, facts) and not self.is_public(relation, facts):
             return None
         if isinstance(source, NewRow) and relation.level.old is not None:
             return None  # it may be an old row that is kept
-        names = admits_to(relation.table)
+        names = relation.table.admits if relation.table.admits_of is None else ()
         return frozenset(ColumnOf(relation.location, relation, name) for name in names)
 
     def _of_or(self, condition: Logic, facts: Facts, opened: frozenset[int]) -> Keys:
@@ -146,11 +183,15 @@ class Guard:
         if id(condition) in opened:
             return None
         sides = [
-            self.keys(facts.and_(conjuncts(side)), opened | ors)
-            for side in condition.arguments
-            if self.unless is None or term(side) != self.unless
+            self.keys(facts.and_(conjuncts(side)), opened | ors) for side in self.sides(condition)
         ]
         return _meet(sides)
+
+    def sides(self, condition: Logic) -> list[Expression]:
+        """Those of an OR, but for the one that the header lets pass."""
+        return [
+            side for side in condition.arguments if self.unless is None or term(side) != self.unless
+        ]
 
     def _of_query(self, query: Query, columns: Iterable[Expression]) -> Keys:
         exported = self._exported(query)
@@ -196,8 +237,14 @@ class Guard:
         return frozenset[Term | int](lasting | shown)
 
 
-def admits_to(table: Table) -> tuple[str, ...]:
-    """The columns of an actor's row that say to which tenant it admits."""
+def _tested(facts: Facts, *, is_null: bool) -> set[Expression]:
+    """What is said to be null, or not to be."""
+    tests = (one for one in facts.conditions if isinstance(one, NullTest))
+    return {one.arguments[0] for one in tests if one.is_null is is_null}
+
+
+def tenants_of_all(table: Table) -> tuple[str, ...]:
+    """The columns that say of which tenant a row is, whoever's it is; where there are none, whose."""
     return tuple(name for name in table.tenants if name not in table.actors) or table.tenants
 
 

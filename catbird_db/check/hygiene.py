@@ -195,13 +195,14 @@ def _changes(tree: Any) -> Iterator[tuple[str, Any]]:
     for node in walk(tree):
         match kind_of_node(node):
             case "UpdateStmt":
-                yield "UPDATE", (node.targetList, node.fromClause, node.whereClause)
+                parts = (node.targetList, node.fromClause, node.whereClause, node.returningClause)
+                yield "UPDATE", parts
             case "DeleteStmt":
-                yield "DELETE", (node.usingClause, node.whereClause)
+                yield "DELETE", (node.usingClause, node.whereClause, node.returningClause)
             case "OnConflictClause":
                 yield "ON CONFLICT DO UPDATE", (node.targetList, node.whereClause)
             case "MergeStmt":
-                yield "MERGE", (node.joinCondition, node.mergeWhenClauses)
+                yield "MERGE", (node.joinCondition, node.mergeWhenClauses, node.returningClause)
             case _:
                 pass
 

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, LiteralString, TypeAlias
+from typing import Any, LiteralString, TypeAlias, cast
 
 import pglast
 import psycopg
 from pglast import enums
+from pglast.parser import parse_plpgsql_json
 
 from ..catalog import schema_snapshot
 from ..destructive import GUARD, SETTING
@@ -262,7 +263,29 @@ _DROPS = {
     enums.ObjectType.OBJECT_DOMAIN: "DOMAIN",
     enums.ObjectType.OBJECT_EXTENSION: "EXTENSION",
 }
+_TABLES = (enums.ObjectType.OBJECT_TABLE, enums.ObjectType.OBJECT_FOREIGN_TABLE)
 _OPAQUE = re.compile(r"\b(?:drop|truncate|delete|update|alter|execute|merge)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """What a statement loses, in words, and of which tables, where it names them.
+
+    A table is its schema, empty where none is written, and its name, empty for all of a schema.
+    """
+
+    what: str
+    tables: tuple[tuple[str, str], ...] = ()
+
+    def uncounted(self, counted: Collection[tuple[str, str]]) -> list[str]:
+        """Its tables that no guard counts, as they are written."""
+
+        def is_it(one: tuple[str, str], other: tuple[str, str]) -> bool:
+            same_name = one[1] in ("", other[1])
+            return same_name and (one[0] == other[0] or (one[1] != "" and "" in (one[0], other[0])))
+
+        lost = (one for one in self.tables if not any(is_it(one, other) for other in counted))
+        return [".".join(filter(None, one)) for one in lost]
 
 
 def _destructive(files: Sequence[File]) -> Iterator[Finding]:
@@ -274,22 +297,37 @@ def _destructive(files: Sequence[File]) -> Iterator[Finding]:
             says, place, *_ = (*error.args, 0)
             yield file.at(place, "migration", f"no SQL: {says}", "what PostgreSQL can read")
             continue
-        guarded = False
+        lasts = not _OWN_TRANSACTION.search(file.text)  # else no lock outlasts its statement
+        guarded, counted = False, set[tuple[str, str]]()
         for raw in statements:
-            if _is_guard(raw.stmt, file.path.stem):
-                guarded = not _OWN_TRANSACTION.search(file.text)  # where no lock would outlast it
-                continue
-            for what in _destroys(raw.stmt, types):
-                if not guarded:
-                    start = _beginning(file.text, raw.stmt_location)
-                    text = file.text[start:].partition("\n")[0]
-                    message = f"{what}, and asks nobody"
-                    mend = (
-                        "a DO block around or above it, in the same transaction, that locks the table, counts"
-                        f" what would be lost, and raises unless current_setting('{SETTING}', true) is '{file.path.stem}'"
-                    )
-                    yield file.at(start, "destructive", message, mend, len(text))
+            asks, known = guarded, counted
+            if is_guard := _is_guard(raw.stmt, file.path.stem):
+                asks, known = True, counted | _counted(raw.stmt)
+                guarded, counted = (lasts, known) if lasts else (False, counted)
+            found = _inside(raw.stmt, types) if is_guard else _destroys(raw.stmt, types)
+            for loss in found:
+                if not asks or loss.uncounted(known):
+                    yield _unasked(file, raw.stmt_location, loss, known if asks else None)
             _remember(raw.stmt, types)
+
+
+def _unasked(
+    file: File, location: int, loss: _Loss, counted: Collection[tuple[str, str]] | None
+) -> Finding:
+    """``counted``: by the guard; None: there is none."""
+    start = _beginning(file.text, location)
+    text = file.text[start:].partition("\n")[0]
+    if counted is None:
+        message = f"{loss.what}, and asks nobody"
+        mend = (
+            "a DO block around or above it, in the same transaction, that locks the table, counts"
+            f" what would be lost, and raises unless current_setting('{SETTING}', true) is '{file.path.stem}'"
+        )
+    else:
+        names = ", ".join(loss.uncounted(counted))
+        message = f"{loss.what}, and the guard does not lock and count {names}"
+        mend = f"LOCK TABLE {names} in the guard, and what count(*) says of it"
+    return file.at(start, "destructive", message, mend, len(text))
 
 
 def _guard(file: File) -> int | None:
@@ -324,44 +362,169 @@ def _body(statement: Any) -> str:
     return next(one.arg.sval for one in statement.args if one.defname == "as")
 
 
-def _destroys(statement: Any, types: Mapping[tuple[str, str], Any]) -> Iterator[str]:
+def _counted(guard: Any) -> set[tuple[str, str]]:
+    """The tables that a guard locks, and of which it asks how much they hold."""
+    locked, counted = set[tuple[str, str]](), set[tuple[str, str]]()
+    statements, _ = _block(guard)
+    for node in walk(tuple(statements)):
+        if kind_of_node(node) == "LockStmt":
+            locked.update(map(_name, node.relations))
+        elif kind_of_node(node) == "SelectStmt" and any(map(_is_count, walk(node.targetList))):
+            source, *others = node.fromClause or (None,)
+            if kind_of_node(source) == "RangeVar" and not others:
+                counted.add(_name(source))
+    return locked & counted
+
+
+def _is_count(node: Any) -> bool:
+    return kind_of_node(node) == "FuncCall" and node.funcname[-1].sval == "count"
+
+
+def _name(relation: Any) -> tuple[str, str]:
+    return relation.schemaname or "", relation.relname
+
+
+def _inside(block: Any, types: Mapping[tuple[str, str], Any]) -> Iterator[_Loss]:
+    """What a DO block that asks destroys itself."""
+    statements, executed = _block(block)
+    for statement in statements:
+        yield from _destroys(statement, types)
+    yield from (_Loss("EXECUTE may lose anything", _named(text)) for text in executed)
+
+
+def _block(block: Any) -> tuple[list[Any], list[str]]:
+    """The statements of a DO block, and what it executes as text: all of it, where it is no PL/pgSQL."""
+    body = _body(block)
+    try:
+        parsed = json.loads(parse_plpgsql_json(f"DO $check_body${body}$check_body$"))
+        found = list(_expressions(parsed)) if _language(block) == "plpgsql" else []
+        statements = [
+            raw.stmt for sql, executed in found if not executed for raw in pglast.parse_sql(sql)
+        ]
+    except pglast.Error:
+        found, statements = [], list[Any]()
+    return statements, [sql for sql, executed in found if executed] if statements else [body]
+
+
+def _expressions(node: Any, executed: bool = False) -> Iterator[tuple[str, bool]]:
+    """Each piece of SQL in a parsed PL/pgSQL block; whether it gives a text that is executed."""
+    if isinstance(node, list):
+        for one in cast("list[Any]", node):
+            yield from _expressions(one)
+    elif isinstance(node, dict):
+        for key, value in cast("dict[str, Any]", node).items():
+            if key == "PLpgSQL_expr":
+                sql, mode = value["query"], value["parseMode"]
+                expression = sql.partition(":=")[2] if mode >= _ASSIGNMENT else sql
+                yield (f"SELECT {expression}" if mode else sql), executed
+            else:
+                dynamic = key == "dynquery" or key.startswith("PLpgSQL_stmt_dyn")
+                yield from _expressions(value, dynamic or (executed and key == "query"))
+
+
+_ASSIGNMENT = (
+    3  # PostgreSQL's RawParseMode: 0 is a statement, 2 an expression, from 3 on "x := ..."
+)
+
+
+def _language(block: Any) -> str:
+    named = (one.arg.sval for one in block.args if one.defname == "language")
+    return next(named, "plpgsql").lower()
+
+
+_LOST = re.compile(
+    r"""\b(?: drop \s+ (?:foreign\s+)? table | truncate (?:\s+table)? | delete \s+ from | update
+         | alter \s+ (?:foreign\s+)? table | merge \s+ into ) \s+ (?:if\s+exists\s+)? (?:only\s+)?
+        (?P<names> [\w.%"]+ (?: \s*,\s* [\w.%"]+ )* )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def _named(text: str) -> tuple[tuple[str, str], ...]:
+    """The tables that words of a text would lose."""
+    names = (
+        name.strip().replace('"', "")
+        for found in _LOST.finditer(re.sub(r"--[^\n]*", "", text))
+        for name in found["names"].split(",")
+    )
+    return tuple((schema, name) for schema, _, name in (one.rpartition(".") for one in names))
+
+
+def _destroys(statement: Any, types: Mapping[tuple[str, str], Any]) -> Iterator[_Loss]:
     match kind_of_node(statement):
         case "DropStmt" if kind := _DROPS.get(statement.removeType):
-            yield f"DROP {kind} loses what it holds"
+            yield _Loss(f"DROP {kind} loses what it holds", _dropped(statement))
+        case "DropStmt" if statement.behavior == enums.DropBehavior.DROP_CASCADE:
+            yield _Loss("DROP ... CASCADE loses the columns that need it")
         case "DropOwnedStmt":
-            yield "DROP OWNED loses what its tables hold"
+            yield _Loss("DROP OWNED loses what its tables hold")
         case "DropdbStmt":
-            yield "DROP DATABASE loses all"
+            yield _Loss("DROP DATABASE loses all")
         case "TruncateStmt":
-            yield "TRUNCATE loses all rows"
+            yield _Loss("TRUNCATE loses all rows", tuple(map(_name, statement.relations)))
         case "AlterTableStmt":
-            yield from _alters(statement, types)
+            tables = (_name(statement.relation),)
+            yield from (_Loss(what, tables) for what in _alters(statement, types))
         case "DoStmt" if found := _OPAQUE.search(_body(statement)):
-            yield f"{found[0].upper()} in a DO block may lose anything"
+            what = f"{found[0].upper()} in a DO block may lose anything"
+            yield _Loss(what, _named(_body(statement)))
         case "CreateFunctionStmt" if found := _OPAQUE.search(_function_body(statement)):
-            yield f"{found[0].upper()} in a function may lose anything, whoever calls it"
+            what = f"{found[0].upper()} in a function may lose anything, whoever calls it"
+            yield _Loss(what, _named(_function_body(statement)))
         case _:
             pass
     for node in walk(statement):
         match kind_of_node(node):
             case "DeleteStmt" if _is_everything(node.whereClause):
-                yield "DELETE of all rows loses them"
+                yield _Loss("DELETE of all rows loses them", (_name(node.relation),))
             case "UpdateStmt" if _is_everything(node.whereClause):
-                yield "UPDATE of all rows loses what they held"
+                yield _Loss("UPDATE of all rows loses what they held", (_name(node.relation),))
             case "MergeStmt":
-                yield "MERGE may lose what rows held"
-            case "OnConflictClause" if node.action == enums.OnConflictAction.ONCONFLICT_UPDATE:
-                yield "ON CONFLICT DO UPDATE loses what the rows held"
+                yield _Loss("MERGE may lose what rows held", (_name(node.relation),))
+            case "InsertStmt" if _updates_on_conflict(node):
+                what = "ON CONFLICT DO UPDATE loses what the rows held"
+                yield _Loss(what, (_name(node.relation),))
             case _:
                 pass
 
 
+def _dropped(statement: Any) -> tuple[tuple[str, str], ...]:
+    """The tables that a DROP names; none for what is no table, as nobody can count it."""
+    if statement.removeType == enums.ObjectType.OBJECT_SCHEMA:
+        return tuple((one.sval, "") for one in statement.objects)
+    if statement.removeType not in _TABLES:
+        return ()
+    names = ([part.sval for part in one] for one in statement.objects)
+    return tuple(((*rest, "")[0] if rest else "", name) for *rest, name in names)
+
+
+def _updates_on_conflict(statement: Any) -> bool:
+    clause = statement.onConflictClause
+    return clause is not None and clause.action == enums.OnConflictAction.ONCONFLICT_UPDATE
+
+
 def _is_everything(where: Any) -> bool:
-    """No column is compared with something that is not of the same row."""
-    return not any(
-        kind_of_node(node) == "A_Expr" and _has_column(node.lexpr) != _has_column(node.rexpr)
+    """No column is compared with something that is not of the same row, or an OR goes around it."""
+    return not _narrows(where)
+
+
+def _narrows(where: Any, negated: bool = False) -> bool:
+    if kind_of_node(where) == "BoolExpr":
+        if where.boolop == enums.BoolExprType.NOT_EXPR:
+            return _narrows(where.args[0], not negated)
+        needs_all = (where.boolop == enums.BoolExprType.OR_EXPR) != negated
+        return (all if needs_all else any)(_narrows(one, negated) for one in where.args)
+    return any(
+        kind_of_node(node) == "A_Expr"
+        and node.name[-1].sval not in _ARITHMETIC
+        and _has_column(node.lexpr) != _has_column(node.rexpr)
         for node in walk(where)
     )
+
+
+_ARITHMETIC = frozenset(
+    ("+", "-", "*", "/", "%", "^", "||", "&", "|", "#", "<<", ">>", "->", "->>")
+)
 
 
 def _has_column(node: Any) -> bool:

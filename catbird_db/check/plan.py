@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pglast
+import psycopg
 from pglast import ast, enums
 
 from .database import Connection
@@ -107,6 +108,24 @@ def generic_plan(
             for name in node.get("Conflict Arbiter Indexes", ())
         ),
     )
+
+
+def plan_alone(connection: Connection, statement: str) -> None:
+    """Have PostgreSQL plan a statement, whatever its tables hold; before 16 it cannot.
+
+    Raises:
+        psycopg.Error: it does not, as where ON CONFLICT finds no unique index.
+    """
+    if connection.info.server_version < _EXPLAINS_PARAMETERS:
+        return
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"EXPLAIN (GENERIC_PLAN) {statement}".encode())
+    except psycopg.errors.InsufficientPrivilege:
+        pass  # asked once there is a plan
+
+
+_EXPLAINS_PARAMETERS = 160000
 
 
 def generic_plan_text(

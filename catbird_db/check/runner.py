@@ -47,7 +47,7 @@ from .database import (
 from .docs import queries_markdown
 from .fill import fill
 from .finding import Finding
-from .plan import generic_plan
+from .plan import generic_plan, plan_alone
 from .subject import Catalog, Subject
 from .syntax import kind_of_node
 
@@ -98,6 +98,10 @@ _NEED_A_THROWAWAY = {
     plans.RULE: "plans are read from tables that check fills",
     "index-unused": "plans are read from tables that check fills",
 }
+_IN_PART = {
+    "migration": "up, down and up again needs an empty database; its files were read",
+    "destructive": "guards are run on tables that check fills; its files were read",
+}
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Report:
         findings: sorted by file and line.
         statements: how many were examined.
         rules_run: the ids of the rules.
-        skipped: what was not examined, and why.
+        skipped: what was not examined, or not all of it, and why.
         seconds: how long it took, the start of a server not counted.
     """
 
@@ -157,7 +161,7 @@ def run(
         progress: called with what is done next.
 
     Raises:
-        InvalidArgumentError: there is no such rule.
+        InvalidArgumentError: there is no such rule, or the package has no SQL.
         DatabaseConnectionError: no server starts, or answers at the URL.
     """
     chosen = _chosen(rules)
@@ -178,11 +182,14 @@ def run(
             waited -= time.perf_counter()
         waited += time.perf_counter()  # until it is stopped
     skipped = {} if database_url is None else _NEED_A_THROWAWAY
+    left_out = {} if database_url is None else _NEED_A_THROWAWAY | _IN_PART
     return Report(
         findings=tuple(sorted({one for one in found if one.rule in chosen})),
         statements=len(bound(package)),
         rules_run=tuple(rule for rule in RULES if rule in chosen and rule not in skipped),
-        skipped=tuple(f"{rule}: {why}" for rule, why in skipped.items() if rule in chosen),
+        skipped=tuple(
+            f"{rule}: {left_out[rule]}" for rule in RULES if rule in left_out and rule in chosen
+        ),
         seconds=time.perf_counter() - started - waited,
     )
 
@@ -287,14 +294,18 @@ def check_statement(place: Place, statement: Bound) -> Iterator[Finding]:
         yield from actor.check_silence(subject, place.acting)
         if place.meanings is not None:
             yield from place.meanings.check(subject)
-        if place.filled:
-            try:
+        try:
+            if place.filled:
                 yield from plans.check(place.connection, subject, place.catalog)
-            except psycopg.Error as error:  # what PREPARE does not look at, as ON CONFLICT's target
-                says = error.diag.message_primary or error
-                message = f"PostgreSQL prepares this, but does not plan it: {says}"
-                mend = _ARBITER if "ON CONFLICT" in message else "what the planner can evaluate"
-                yield subject.at_header("name", database.RULE, message, mend)
+            else:
+                plan_alone(place.connection, subject.statement.sql)
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error as error:  # what PREPARE does not look at, as ON CONFLICT's target
+            says = error.diag.message_primary or error
+            message = f"PostgreSQL prepares this, but does not plan it: {says}"
+            mend = _ARBITER if "ON CONFLICT" in message else "what the planner can evaluate"
+            yield subject.at_header("name", database.RULE, message, mend)
 
 
 _ARBITER = "what the schema has: ON CONFLICT names the columns of a unique index"

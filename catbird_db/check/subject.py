@@ -48,10 +48,12 @@ class Table:
     """A table, with what its comment declares.
 
     ``tenants``: columns any of which keeps its tenants apart (``tenant: a, b``); empty: no tenant
-    table. ``actors``: columns that name an owner, a member or a grantee (``actor: c``). ``ended``:
-    columns that are null while such a row counts, as of a member who has left (``ended: d``).
-    ``public``: boolean columns; where one is true, anybody may read the row (``public: e``). ``small``:
-    the reason why statements may reach it without an index (``small: reason``).
+    table. ``actors``: columns that name whose row it is: an owner, a member, a grantee (``actor: c``).
+    ``admits``: columns by which it admits them to other rows that are keyed by the same
+    (``admits: f``); with ``admits_of``, only to the row of that table that equals it in all of them
+    (``admits: f, g of t``). ``ended``: columns that are null while such a row counts, as of a member who
+    has left (``ended: d``). ``public``: boolean columns; where one is true, anybody may read the row
+    (``public: e``). ``small``: the reason why statements may reach it without an index (``small: reason``).
     ``checks``: for a column, the values that a CHECK (col IN (...)) admits.
     """
 
@@ -65,6 +67,8 @@ class Table:
     checks: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     ended: tuple[str, ...] = ()
     public: tuple[str, ...] = ()
+    admits: tuple[str, ...] = ()
+    admits_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

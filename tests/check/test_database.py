@@ -50,6 +50,7 @@ def test_a_table_is_read_with_what_its_comment_declares(filled: Filled) -> None:
     assert table.columns["read_seq"] == Column("read_seq", "bigint", True, has_default=True)
     assert table.tenants == ("convo_id", "member_did")
     assert table.actors == ("member_did",)
+    assert (table.admits, table.admits_of) == (("convo_id",), None)
     assert table.small is None
     (key,) = (replace(one, options=()) for one in table.indexes if one.name == "members_pkey")
     assert key == Index(
@@ -111,6 +112,19 @@ def test_only_a_check_that_lists_values_is_read_as_such(
         ("tenant: convoid", ["says 'tenant: convoid', and there is no such column"]),
         ("tenant: convo_id\nactor: a, did", ["says 'actor: a, did', and there is no such column"]),
         ("tenant: convo_id\nended: leftat", ["says 'ended: leftat', and there is no such column"]),
+        ("tenant: convo_id\nactor: a\nadmits: convo_id", []),
+        ("tenant: convo_id\nactor: a\nadmits: convo_id, a of t", []),
+        (
+            "tenant: convo_id\nactor: a\nadmits: convoid",
+            ["'admits: convoid', and there is no such"],
+        ),
+        (
+            "tenant: convo_id\nactor: a\nadmits: convo_id of u",
+            ["admits to rows of u, and there is no"],
+        ),
+        ("tenant: a\nactor: a\nadmits: did of t", ["no such column", "no such column"]),
+        ("tenant: convo_id\nadmits: convo_id", ["to what a row admits, and not whom"]),
+        ("tenant: none ( )", ["says 'tenant: none ( )', and there is no such column"]),
         ("Things.", ["nothing says which column keeps the tenants of t apart"]),
         ("tennant: convo_id", ["unknown key tennant", "nothing says which column"]),
     ],

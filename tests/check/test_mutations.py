@@ -5,7 +5,7 @@ like a mistake and is none. What is found of the unchanged statement does not co
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,15 @@ def case(rule: str, name: str, old: str, new: str) -> Case:
 STATE = """\
 SELECT current_setting('server_version') AS server_version,
        pg_is_in_recovery() AS in_recovery"""
+
+TRIMMED_FOR_MEMBERS = """\
+  FROM members AS r
+  JOIN conversations AS c ON c.id = r.convo_id
+ WHERE r.convo_id = :convo_id AND r.member_did = :reader_did AND r.left_at IS NULL
+   AND c.id = :convo_id"""
+TRIMMED_FOR = """\
+  FROM conversations AS c
+ WHERE c.id = :convo_id AND EXISTS (SELECT FROM {})"""
 
 STATEMENTS = [
     # ---- prepare: what PostgreSQL refuses
@@ -126,6 +135,40 @@ STATEMENTS = [
     case("actor", "get_message", "-- actor: reader_did\n", ""),
     case("actor", "get_collection", "-- actor: user_id\n", ""),
     case("actor", "is_member", "-- actor: none (", "-- Actor: none ("),
+    *(
+        case("actor", "get_trimmed_seq", TRIMMED_FOR_MEMBERS, TRIMMED_FOR.format(own))
+        for own in (  # the reader's own rows, which outlive membership
+            "welcome_recipients AS wr WHERE wr.convo_id = :convo_id AND wr.recipient_did = :reader_did"
+            " AND wr.acknowledged_at IS NOT NULL",
+            "blobs AS b WHERE b.convo_id = :convo_id AND b.uploaded_by_did = :reader_did",
+            "welcome_recipients AS wr JOIN members AS m ON m.convo_id = wr.convo_id"
+            " WHERE wr.convo_id = :convo_id AND wr.recipient_did = :reader_did"
+            " AND m.member_did = :reader_did AND m.left_at IS NOT NULL",
+        )
+    ),
+    case(
+        NEAR_MISS,
+        "get_trimmed_seq",
+        TRIMMED_FOR_MEMBERS,
+        TRIMMED_FOR.format(
+            "members AS m WHERE m.convo_id = :convo_id AND m.member_did = :reader_did AND m.left_at IS NULL"
+        ),
+    ),
+    case(
+        "actor",
+        "get_collection",
+        "collection_permissions AS p WHERE p.collection_id = c.id AND p.user_id = :user_id",
+        "audit_log AS a WHERE a.collection_id = c.id AND a.owner_id = :user_id",
+    ),
+    case("actor", "list_pending_welcomes", "w.ordinal = wr.ordinal", "w.ordinal > wr.ordinal"),
+    case(
+        "actor",
+        "list_pending_welcomes",
+        "m.convo_id = wr.convo_id AND",
+        "m.convo_id < wr.convo_id AND",
+    ),
+    case("actor", "list_audit_log", "p.user_id = :user_id", "p.user_id <> :user_id"),
+    case("actor", "list_audit_log", "a.owner_id = :user_id", "a.user_id = :user_id"),
     case(NEAR_MISS, "mark_read", "-- actor: member_did", "-- actor: none (a trusted caller)"),
     case(NEAR_MISS, "get_message", "r.member_did = :reader_did", ":reader_did = r.member_did"),
     # ---- index: the plan, on filled tables
@@ -199,6 +242,14 @@ STATEMENTS = [
         "left_at = NULL",
         "left_at = nullif(clock_timestamp(), clock_timestamp())",
     ),
+    case("volatile", "remove_member", "RETURNING m.member_did", "RETURNING m.member_did, random()"),
+    case(
+        "volatile",
+        "delete_key_packages",
+        "RETURNING kp.id",
+        "RETURNING kp.id, clock_timestamp() AS at",
+    ),
+    case(NEAR_MISS, "delete_key_packages", "RETURNING kp.id", "RETURNING kp.id, now() AS at"),
     case(NEAR_MISS, "delete_message", "statement_timestamp()", "now()"),
     case(
         NEAR_MISS,
@@ -432,6 +483,8 @@ DO $$ DECLARE lost bigint; BEGIN
     END IF;
 END $$;
 """
+MESSAGES = GUARD.replace("members", "messages")
+IGNORED = "-- squawk-ignore-file ban-drop-table -- a test\n"
 LAST = "0004_key_packages.sql"
 END = "-- What delete_expired_key_packages looks for."
 
@@ -452,13 +505,38 @@ FILES = [
     case("destructive", LAST, END, "ALTER TABLE conversations ALTER COLUMN title TYPE text USING left(title, 3);"),
     case("destructive", LAST, END, "CREATE FUNCTION wipe() RETURNS void LANGUAGE sql AS 'DELETE FROM messages';"),
     case("destructive", LAST, END, "DO $$ BEGIN EXECUTE 'DROP TABLE messages'; END $$;"),
-    case("destructive", LAST, END, "DROP TABLE messages;" + GUARD),
-    case("destructive", LAST, END, GUARD.replace("0004", "0003") + "DROP TABLE messages;"),
-    case("destructive", LAST, END, GUARD.replace("count(*)", "0") + "DROP TABLE messages;"),
-    case("destructive", LAST, END, GUARD.replace("    LOCK TABLE members IN ACCESS EXCLUSIVE MODE;", "") + "DROP TABLE messages;"),
-    case(NEAR_MISS, LAST, END, GUARD.replace("END IF;", "END IF;\n    DROP TABLE messages;")),
-    case("destructive", LAST, END, "-- transactional: false\n" + GUARD + "DROP TABLE messages;"),
-    case(NEAR_MISS, LAST, END, "-- squawk-ignore-file ban-drop-table -- a test\n" + GUARD + "DROP TABLE messages;"),
+    case("destructive", LAST, END, "DROP TABLE messages;" + MESSAGES),
+    case("destructive", LAST, END, MESSAGES.replace("0004", "0003") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, MESSAGES.replace("count(*)", "0") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, MESSAGES.replace("    LOCK TABLE messages IN ACCESS EXCLUSIVE MODE;", "") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, GUARD.replace("END IF;", "END IF;\n    DROP TABLE messages;")),
+    case("destructive", LAST, END, GUARD + "DROP TABLE messages;"),
+    case("destructive", LAST, END, GUARD + "DROP TABLE members, messages;"),
+    case("destructive", LAST, END, GUARD + "ALTER TABLE messages DROP COLUMN deleted_at;"),
+    case("destructive", LAST, END, GUARD + "TRUNCATE members, messages;"),
+    case("destructive", LAST, END, GUARD + "DELETE FROM messages;"),
+    case("destructive", LAST, END, GUARD + "DO $$ BEGIN EXECUTE 'DROP TABLE messages'; END $$;"),
+    case("destructive", LAST, END, GUARD + "CREATE FUNCTION wipe() RETURNS void LANGUAGE sql AS 'DELETE FROM messages';"),
+    case("destructive", LAST, END, GUARD + "DROP SCHEMA other CASCADE;"),
+    case("destructive", LAST, END, GUARD + "DROP TABLE other.messages;"),
+    case("destructive", LAST, END, GUARD.replace("END IF;", "END IF;\n    EXECUTE 'DROP TABLE messages';")),
+    case("destructive", LAST, END, MESSAGES.replace("LOCK TABLE messages", "LOCK TABLE members") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, MESSAGES.replace("FROM messages", "FROM members") + "DROP TABLE messages;"),
+    case("destructive", LAST, END, MESSAGES.replace("LOCK TABLE messages", "-- LOCK TABLE messages\n    LOCK TABLE members") + "DROP TABLE messages;"),
+    case(NEAR_MISS, LAST, END, MESSAGES.replace("END IF;", "END IF;\n    DROP TABLE messages;")),
+    case(NEAR_MISS, LAST, END, MESSAGES.replace("END IF;", "END IF;\n    EXECUTE 'DROP TABLE messages';")),
+    case(NEAR_MISS, LAST, END, IGNORED + GUARD + MESSAGES + "DROP TABLE members, messages;"),
+    case(NEAR_MISS, LAST, END, IGNORED + MESSAGES + "DROP TABLE public.messages;"),
+    case(NEAR_MISS, LAST, END, IGNORED.replace("table", "schema") + MESSAGES.replace("messages", "other.notes") + "DROP SCHEMA other;"),
+    case("destructive", LAST, END, "-- transactional: false\n" + MESSAGES + "DROP TABLE messages;"),
+    case(NEAR_MISS, LAST, END, IGNORED + MESSAGES + "DROP TABLE messages;"),
+    case("destructive", LAST, END, "DELETE FROM messages WHERE true OR seq = 1;"),
+    case("destructive", LAST, END, "DELETE FROM messages WHERE NOT (false AND seq = 1);"),
+    case("destructive", LAST, END, "DELETE FROM messages WHERE seq = seq + 0;"),
+    case("destructive", LAST, END, "DROP COLLATION other CASCADE;"),
+    case("destructive", LAST, END, "DROP FUNCTION other CASCADE;"),
+    case(NEAR_MISS, LAST, END, "DROP COLLATION other;"),
+    case(NEAR_MISS, LAST, END, "DELETE FROM messages WHERE true AND seq IN (1, 2) OR seq + 1 = 3;"),
     case(NEAR_MISS, LAST, END, "DELETE FROM messages WHERE convo_id = 'c1';"),
     case("squawk", LAST, END, "ALTER TABLE messages ADD COLUMN n integer;"),
     case("squawk", LAST, "SET LOCAL lock_timeout = '5s';", ""),
@@ -529,6 +607,14 @@ def judge(one: Case, found: list[Finding], known: set[tuple[str, str]] = frozens
 def test_a_mistake_in_a_statement_is_found(one: Case, place: Place, before, tmp_path: Path):
     changed = mutant(tmp_path, one.name, (one.old, one.new))
     judge(one, found_of(place, changed), before(one.name))
+
+
+@pytest.mark.parametrize("are_filled", [True, False])
+def test_what_is_not_planned_is_said_once(place: Place, tmp_path: Path, are_filled: bool):
+    changed = mutant(tmp_path, "append_message", ("ON CONFLICT (convo_id, id)", "ON CONFLICT (id)"))
+    found = check_statement(replace(place, filled=are_filled), changed)
+    (message,) = (one.message for one in found if one.rule == "prepare")
+    assert message.startswith("PostgreSQL prepares this, but does not plan it: there is no unique")
 
 
 @pytest.mark.parametrize("one", STUBS, ids=str)

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from catbird_db import terminal
 from catbird_db.catalog import schema_snapshot
 from catbird_db.check.runner import RULES, run
 from catbird_db.errors import InvalidArgumentError
@@ -47,9 +48,39 @@ def test_an_existing_database_is_only_read(catbird_database_url: str):
     before = state(catbird_database_url)
     report = run(database_url=catbird_database_url)
     assert state(catbird_database_url) == before
-    assert [line.partition(":")[0] for line in report.skipped] == ["index", "index-unused"]
+    skipped = [line.partition(":")[0] for line in report.skipped]
+    assert skipped == ["index", "migration", "destructive", "index-unused"]
     assert not {"index", "index-unused"} & {*report.rules_run}
     assert not report.findings, "\n\n".join(map(str, report.findings))
+
+
+def test_an_existing_database_is_asked_by_who_may_only_connect(catbird_database_url: str):
+    with psycopg.connect(catbird_database_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE check_reader LOGIN")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO check_reader")
+        try:
+            as_reader = catbird_database_url.replace("postgres@", "check_reader@")
+            assert as_reader != catbird_database_url
+            assert run(database_url=as_reader, rules=["prepare"]).findings == ()
+        finally:
+            connection.execute("DROP OWNED BY check_reader; DROP ROLE check_reader")
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_what_is_skipped_is_said_in_every_format(catbird_database_url: str, form: str):
+    rules = ("--rule", "destructive", "--rule", "migration", "--rule", "declared")
+    done = command("check", *rules, "--format", form, "--database-url", catbird_database_url)
+    assert done.returncode == 0
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        "skipped  migration",
+        "skipped  destructive",
+    ]
+    if form == "json":
+        assert json.loads(done.stdout) == []
+    if form == "github":
+        migration, destructive = done.stdout.splitlines()
+        assert migration.startswith("::notice title=catbird-db check: skipped::migration: up, down")
+        assert destructive.startswith("::notice title=catbird-db check: skipped::destructive: ")
 
 
 def state(url: str) -> tuple[str, list[tuple[object, ...]]]:
@@ -86,6 +117,45 @@ def test_the_command_says_what_it_found_and_fails(tmp_path: Path):
     form = ("--format", "github")
     again = command("check", "--package", "shop", "--rule", "drift", *form, before=before)
     assert again.stdout.startswith("::error file=")
+
+
+@pytest.mark.parametrize(("made", "says"), [("__init__.py", "in "), ("sql/x.txt", "__init__.py")])
+def test_a_package_without_sql_is_not_proved(tmp_path: Path, made: str, says: str):
+    path = tmp_path / "shop" / made
+    path.parent.mkdir(parents=True)
+    path.touch()
+    before = f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
+    done = command("check", "--package", "shop", before=before, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: shop has no .sql files")
+    assert says in done.stderr and done.stderr.endswith("there is nothing to check\n")
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_a_parameter_between_colons_is_printed_as_it_is(tmp_path: Path, form: str):
+    home = tmp_path / "shop"
+    (home / "sql").mkdir(parents=True)
+    (home / "__init__.py").touch()
+    says = "-- tennant: u.email = :email::text OR [bold]:id:"
+    (home / "sql" / "things.sql").write_text(
+        f"-- name: get_thing :maybe\n{says}\nSELECT 1 AS id;\n"
+    )
+    given = ("--package", "shop", "--rule", "drift", "--format", form)
+    before = f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
+    done = command("check", *given, before=before, cwd=tmp_path)
+    if form == "json":
+        assert says in [one["excerpt"] for one in json.loads(done.stdout)]
+    if form == "text":
+        assert f"| {says}\n" in done.stdout
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("name", ["out", "err"])
+def test_a_terminal_makes_no_emoji_of_names(name: str):
+    console = getattr(terminal, name)
+    with console.capture() as told:
+        console.print("no column :email::text and :id:")
+    assert told.get() == "no column :email::text and :id:\n"
 
 
 def test_what_is_not_installed_is_one_line():

@@ -737,3 +737,145 @@ SELECT s.seq
   FROM messages AS s
   JOIN members AS m ON m.convo_id = s.convo_id
  WHERE s.convo_id = :convo_id AND m.member_did = :reader_did AND m.left_at IS NULL;
+
+-- name: ones_own_letters :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: nothing
+SELECT l.convo_id, l.ordinal FROM letters AS l WHERE l.recipient_did = :recipient_did;
+
+-- name: a_letter_outlives_membership :many
+-- tenant: convo_id
+-- actor: recipient_did
+-- Finds: [messages] messages AS s is not covered
+SELECT s.seq
+  FROM letters AS l
+  JOIN messages AS s ON s.convo_id = l.convo_id
+ WHERE l.convo_id = :convo_id AND l.recipient_did = :recipient_did;
+
+-- name: a_letter_that_exists_outlives_membership :many
+-- tenant: convo_id
+-- actor: recipient_did
+-- Finds: [messages] messages AS s is not covered
+SELECT s.seq
+  FROM messages AS s
+ WHERE s.convo_id = :convo_id
+   AND EXISTS (SELECT FROM letters AS l WHERE l.convo_id = :convo_id AND l.recipient_did = :recipient_did);
+
+-- name: a_letter_is_told_of_by_a_cte :many
+-- tenant: convo_id
+-- actor: recipient_did
+-- Finds: [messages] messages AS s is not covered
+WITH mine AS (
+    SELECT l.convo_id FROM letters AS l WHERE l.convo_id = :convo_id AND l.recipient_did = :recipient_did
+)
+SELECT s.seq FROM mine JOIN messages AS s ON s.convo_id = mine.convo_id;
+
+-- name: a_letters_body :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: nothing
+SELECT b.body
+  FROM letters AS l
+  JOIN bodies AS b ON b.convo_id = l.convo_id AND b.ordinal = l.ordinal
+ WHERE l.recipient_did = :recipient_did;
+
+-- name: another_letters_body :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: [bodies] bodies AS b is not covered
+SELECT b.body
+  FROM letters AS l
+  JOIN bodies AS b ON b.convo_id = l.convo_id AND b.ordinal >= l.ordinal
+ WHERE l.recipient_did = :recipient_did;
+
+-- name: a_letters_body_where_there_is_no_letter :many
+-- tenant: convo_id
+-- actor: recipient_did
+-- Finds: [bodies] bodies AS b is not covered
+SELECT b.body
+  FROM bodies AS b
+  LEFT JOIN letters AS l ON b.convo_id = l.convo_id AND b.ordinal = l.ordinal AND l.recipient_did = :recipient_did
+ WHERE b.convo_id = :convo_id;
+
+-- name: a_letters_body_is_only_read :rows
+-- tenant: convo_id
+-- actor: recipient_did
+-- Finds: [bodies] bodies AS b is not covered
+UPDATE bodies AS b SET body = ''
+  FROM letters AS l
+ WHERE l.recipient_did = :recipient_did
+   AND b.convo_id = :convo_id AND b.convo_id = l.convo_id AND b.ordinal = l.ordinal;
+
+-- name: a_letter_before_one_has_left :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: nothing
+SELECT l.ordinal
+  FROM letters AS l
+ WHERE l.recipient_did = :recipient_did
+   AND NOT EXISTS (SELECT FROM members AS m
+                    WHERE m.convo_id = l.convo_id AND m.member_did = :recipient_did AND m.left_at IS NOT NULL);
+
+-- name: a_letter_whenever_one_has_been_there :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: [members] members AS m names :recipient_did, but its left_at says whether that has ended
+SELECT l.ordinal
+  FROM letters AS l
+ WHERE l.recipient_did = :recipient_did
+   AND EXISTS (SELECT FROM members AS m WHERE m.convo_id = l.convo_id AND m.member_did = :recipient_did);
+
+-- name: a_letter_before_one_has_left_another :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: [members] members AS m names :recipient_did, but its left_at says whether that has ended
+SELECT l.ordinal
+  FROM letters AS l
+ WHERE l.recipient_did = :recipient_did
+   AND NOT EXISTS (SELECT FROM members AS m WHERE m.member_did = :recipient_did AND m.left_at IS NOT NULL);
+
+-- name: a_letter_while_others_are_there :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: [members] members AS m is not covered
+SELECT l.ordinal
+  FROM letters AS l
+ WHERE l.recipient_did = :recipient_did
+   AND EXISTS (SELECT FROM members AS m
+                WHERE m.convo_id = l.convo_id AND m.member_did <> :recipient_did AND m.left_at IS NULL);
+
+-- name: ones_own_letters_and_those_of_ones_conversations :many
+-- tenant: convo_id
+-- actor: did
+-- Finds: nothing
+SELECT l.ordinal
+  FROM letters AS l
+ WHERE l.convo_id = :convo_id
+   AND (l.recipient_did = :did
+        OR EXISTS (SELECT FROM members AS m
+                    WHERE m.convo_id = l.convo_id AND m.member_did = :did AND m.left_at IS NULL));
+
+-- name: ones_own_letters_and_those_of_the_first :many
+-- tenant: convo_id
+-- actor: did
+-- Finds: [l.ordinal] this side of the OR is true without :did
+SELECT l.recipient_did
+  FROM letters AS l
+ WHERE l.convo_id = :convo_id AND (l.recipient_did = :did OR l.ordinal = 1);
+
+-- name: a_letter_beside_a_table_without_tenants :many
+-- tenant: recipient_did
+-- actor: recipient_did
+-- Finds: nothing
+SELECT k.label FROM letters AS l JOIN kinds AS k ON k.kind = :kind WHERE l.recipient_did = :recipient_did;
+
+-- name: public_where_somebody_is_asked :many
+-- tenant: id
+-- actor: user_id
+-- Takes: Any
+-- Finds: nothing
+SELECT c.title
+  FROM collections AS c
+  JOIN grants AS g ON g.user_id = :user_id
+ WHERE c.id = :id AND c.is_public;

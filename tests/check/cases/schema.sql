@@ -19,6 +19,7 @@ CREATE TABLE members (
 );
 COMMENT ON TABLE members IS 'tenant: convo_id, member_did
 actor: member_did
+admits: convo_id
 ended: left_at';
 
 CREATE TABLE messages (
@@ -54,6 +55,7 @@ CREATE TABLE collections (
 );
 COMMENT ON TABLE collections IS 'tenant: id, owner_id
 actor: owner_id
+admits: id
 public: is_public';
 
 CREATE TABLE grants (
@@ -63,7 +65,8 @@ CREATE TABLE grants (
     PRIMARY KEY (collection_id, user_id)
 );
 COMMENT ON TABLE grants IS 'tenant: collection_id, user_id
-actor: user_id';
+actor: user_id
+admits: collection_id';
 
 CREATE TABLE documents (
     collection_id uuid NOT NULL REFERENCES collections,
@@ -84,3 +87,22 @@ CREATE TABLE kinds (
 );
 
 CREATE FUNCTION total() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM messages';
+
+CREATE TABLE bodies (
+    convo_id text NOT NULL REFERENCES conversations,
+    ordinal integer NOT NULL,
+    body bytea NOT NULL,
+    PRIMARY KEY (convo_id, ordinal)
+);
+COMMENT ON TABLE bodies IS 'tenant: convo_id';
+
+CREATE TABLE letters (
+    convo_id text NOT NULL,
+    ordinal integer NOT NULL,
+    recipient_did text NOT NULL,
+    PRIMARY KEY (convo_id, ordinal, recipient_did),
+    FOREIGN KEY (convo_id, ordinal) REFERENCES bodies
+);
+COMMENT ON TABLE letters IS 'tenant: convo_id, recipient_did
+actor: recipient_did
+admits: convo_id, ordinal of bodies';
