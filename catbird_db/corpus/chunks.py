@@ -440,7 +440,7 @@ async def get_partition_health(db: Executor, /) -> PartitionHealth:
 
     Rows and shares are what ANALYZE, which autovacuum runs, saw last. ``messages`` says so where a
     partition was never analyzed, and where one collection has more chunks than all others together, and
-    100,000 of them or more.
+    100,000 of them or more. A role that may not SELECT from the chunks is shown no largest collections.
     """
     measured = await measure_partitions(db)
     total = sum(one.row_count for one in measured)

@@ -520,6 +520,8 @@ async def retry_failed_documents(
 ) -> int:
     """Make failed documents pending again, oldest first, and count the retry; for whoever may write.
 
+    What another transaction has locked is left for a later call.
+
     Args:
         collection_id: of which collection.
         user_id: who does it.
@@ -552,6 +554,8 @@ async def mark_unseen_stale(
     limit: BatchLimit = 1000,
 ) -> int:
     """Mark what no sync has met since a time as stale, longest unseen first; for whoever may write.
+
+    What another transaction has locked is left for a later call, such as that of the next sync.
 
     Args:
         collection_id: of which collection.
