@@ -41,6 +41,9 @@ STATE = """\
 SELECT current_setting('server_version') AS server_version,
        pg_is_in_recovery() AS in_recovery"""
 
+OF_CURSOR = """
+                   AND f.path > coalesce(:cursor_path::text, '')"""
+
 STATEMENTS = [
     # ---- prepare: what PostgreSQL refuses
     case("prepare", "get_conversation", "c.title,", "c.titel,"),
@@ -145,6 +148,39 @@ STATEMENTS = [
         "list_members",
         "-- index: members_pkey",
         "-- index: members_pkey, members_member_did_idx",
+    ),
+    # ---- index: each branch of a page begins at its cursor
+    case(
+        "index",
+        "list_collections",
+        """
+           AND p.collection_id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')""",
+        "",
+    ),
+    case(
+        "index",
+        "list_collections",
+        """
+           AND own.id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')""",
+        "",
+    ),
+    case(
+        "index",
+        "list_collections",
+        "p.collection_id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')\n"
+        "         ORDER BY p.collection_id DESC\n         LIMIT :limit",
+        "p.granted_at < statement_timestamp()",
+    ),
+    case("index", "list_folder", OF_CURSOR, ""),
+    case("index", "list_folder", f"folder.id IS NULL{OF_CURSOR}", "folder.id IS NULL"),
+    case("index", "list_tree", OF_CURSOR, ""),
+    case(
+        NEAR_MISS,
+        "list_collections",
+        """  JOIN collections AS c ON c.id = mine.id
+ ORDER BY c.id DESC""",
+        """  JOIN collections AS c ON c.id = mine.id
+ ORDER BY mine.id DESC""",
     ),
     # ---- select-star
     case(
