@@ -123,12 +123,6 @@ def column_in(node: Any, join: Join) -> Column | None:
     return None
 
 
-def ordered_by(node: Any, join: Join, labels: Mapping[str, Column]) -> Column | None:
-    if kind_of_node(node) == "ColumnRef" and len(node.fields) == 1:
-        return labels.get(label(node)) or column_in(node, join)
-    return column_in(node, join)
-
-
 def is_constant(node: Any, join: Join | None = None) -> bool:
     """Whether it has one value for all rows: made of parameters, literals and columns further out."""
     aliases = {source.alias for source in join.sources} if join else set[str]()
