@@ -23,6 +23,7 @@ from .sources import (
     FROM_ARRAYS,
     SETS,
     Column,
+    ConditionalKey,
     Join,
     Key,
     Rows,
@@ -43,6 +44,7 @@ from .sources import (
     literal,
     one_of_few,
     qualified,
+    refuses_null,
     set_returning,
     spelled,
     truth,
@@ -289,7 +291,7 @@ class _Reader:
             if source.alias not in join.nullable:
                 join.needs |= {source.rows.number, *source.rows.needs} - {0}
                 join.excludes |= source.rows.excludes
-        self._partial_keys(join)
+        self._conditional_keys(join)
         return join
 
     def _item(self, item: Any, join: Join, queries: Mapping[str, Rows]) -> None:
@@ -342,11 +344,18 @@ class _Reader:
         if table is None:
             return Rows()
         unique = [index for index in table.indexes if index.unique and "" not in index.columns]
-        keys = {frozenset(index.columns): index.predicate for index in unique}
+        keys: list[Key] = []
+        conditional: list[ConditionalKey] = []
+        for index in unique:
+            nulls = {name for name in index.columns if not table.columns[name].not_null}
+            if index.predicate or nulls:
+                conditional.append((frozenset(index.columns), index.predicate, frozenset(nulls)))
+            else:
+                keys.append(frozenset(index.columns))
         return Rows(
             columns=tuple(table.columns),
-            keys=tuple(key for key, predicate in keys.items() if predicate is None),
-            partial_keys=tuple((key, predicate) for key, predicate in keys.items() if predicate),
+            keys=tuple(keys),
+            conditional_keys=tuple(conditional),
             bounded=table.small is not None,
         )
 
@@ -365,21 +374,28 @@ class _Reader:
             return replace(rows, keys=(frozenset(names[-1:]),))
         return rows
 
-    def _partial_keys(self, join: Join) -> None:
-        """Unique indexes with a predicate that the conditions say too."""
+    def _conditional_keys(self, join: Join) -> None:
+        """Unique indexes with a predicate that the conditions say too, and on columns that may be
+        null, as many rows may have it, where the conditions refuse that.
+        """
         for at, source in enumerate(join.sources):
-            if not source.rows.partial_keys:
+            if not source.rows.conditional_keys:
                 continue
-            said = {
-                spelled(one, alias)
+            conditions = [
+                one
                 for one, holds_for in join.conditions
                 if not holds_for or source.alias in holds_for
-                for alias in ("", source.alias)
-            }
+            ]
+            said = {spelled(one, alias) for one in conditions for alias in ("", source.alias)}
+            refused = {column for one in conditions for column in refuses_null(one, join)}
             keys = [
                 key
-                for key, predicate in source.rows.partial_keys
-                if all(spelled(one) in said for one in conjuncts(parse_expression(predicate)))
+                for key, predicate, nulls in source.rows.conditional_keys
+                if all((source.alias, name) in refused for name in nulls)
+                and (
+                    predicate is None
+                    or all(spelled(one) in said for one in conjuncts(parse_expression(predicate)))
+                )
             ]
             rows = replace(source.rows, keys=(*source.rows.keys, *keys))
             join.sources[at] = replace(source, rows=rows)
