@@ -31,7 +31,7 @@ from typing import Literal, NamedTuple, get_args
 
 Mode = Literal["one", "maybe", "many", "page", "value", "rows", "exec"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-HEADER_KEYS = ("tenant", "actor", "key", "index", "not-null", "unbounded")
+HEADER_KEYS = ("tenant", "actor", "key", "index", "not-null", "unbounded", "order")
 
 
 class SqlFileError(Exception):
@@ -99,6 +99,11 @@ class Statement:
     def key(self) -> tuple[str, ...]:
         """The columns that a page is ordered by; empty in other modes."""
         return _listed(self.header.get("key", ""))
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The columns that are said to tell the rows of a list apart."""
+        return _listed(self.header.get("order", ""))
 
     @property
     def index(self) -> tuple[str, ...]:
@@ -300,7 +305,9 @@ _NONE = re.compile(r"none(?![a-z0-9_])")
 _EXEMPTION = re.compile(rf"none{_REASON}")
 _NOT_NULL = re.compile(rf"{_NAME.pattern}{_REASON}")
 _ACTOR = re.compile(rf"({_NAME.pattern})(?:[ \t]+unless[ \t]+({_NAME.pattern}){_REASON})?")
-_LIST = re.compile(rf"{_NAME.pattern}(?:[ \t]*,[ \t]*{_NAME.pattern})*(?:{_REASON})?")
+_NAMES = rf"{_NAME.pattern}(?:[ \t]*,[ \t]*{_NAME.pattern})*"
+_LIST = re.compile(rf"{_NAMES}(?:{_REASON})?")
+_CLAIM = re.compile(rf"{_NAMES}{_REASON}")
 _MODES = ", ".join(f":{mode}" for mode in MODES)
 
 
@@ -362,6 +369,8 @@ def _check_value(key: str, value: str, at: int) -> None:
     elif key == "not-null":
         if not _NOT_NULL.fullmatch(value):
             raise Mistake(at, "a claim has its reason; write '-- not-null: column (the reason)'")
+    elif key == "order" and not _CLAIM.fullmatch(value):
+        raise Mistake(at, "a claim has its reason; write '-- order: columns (the reason)'")
     elif key in ("key", "index") and not _LIST.fullmatch(value):
         raise Mistake(at, f"{key} is a list of names; write '-- {key}: one, another'")
 
@@ -473,6 +482,8 @@ def _statement(
         raise Mistake(opening.start, "a page without a key; write '-- key: columns' under its name")
     if mode != "page" and "key" in header:
         raise Mistake(offsets["key"], "only a page has a key; write :page as the mode, or drop it")
+    if mode != "many" and "order" in header:
+        raise Mistake(offsets["order"], "only :many has an order of its own; drop this line")
 
     statement = _one_statement(section, size, text)
     source = text[statement[0].start : statement[-1].end].rstrip(" \t\f\v")

@@ -357,6 +357,8 @@ ERRORS = {
     "an actor waived without a reason": X + "-- actor: a unless b\nSELECT 1;\n",
     "an index exempted without parentheses": X + "-- index: none, a sweep\nSELECT 1;\n",
     "a column that is not null for no reason": X + "-- not-null: total\nSELECT 1;\n",
+    "an order for no reason": "-- name: x :many\n-- order: seq\nSELECT 1;\n",
+    "an order of what is no list": X + "-- order: seq (it is unique)\nSELECT 1;\n",
     # statements
     "SQL above the first name": "-- A comment.\n\nSELECT 1;\n" + X + "SELECT 1;\n",
     "a name without SQL": X + "-- tenant: convo_id\n-- name: y :one\nSELECT 1;\n",

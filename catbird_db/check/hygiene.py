@@ -443,23 +443,28 @@ def _limited_order(subject: Subject, query: rows.Limited) -> Iterator[Finding]:
         mend = "ORDER BY columns that end in a unique key"
         yield _at_keyword(subject, tree, "LIMIT", "order", message, mend)
     elif not query.total and not _skips_locked(tree) and not _is_said_to_be_total(subject, tree):
-        names = ", ".join(query.undetermined) or "its rows"
-        last = tree.sortClause[-1].node
-        yield _at(
-            subject,
-            last,
-            "order",
-            f"rows that are equal up to here come in any order: nothing tells those of {names} apart",
-            "ORDER BY ... and then the columns of a unique key",
-            _width(subject, last),
-        )
+        yield _not_total(subject, tree, query.undetermined)
+
+
+def _not_total(subject: Subject, tree: Any, undetermined: tuple[str, ...]) -> Finding:
+    last = tree.sortClause[-1].node
+    names = ", ".join(undetermined) or "its rows"
+    return _at(
+        subject,
+        last,
+        "order",
+        f"rows that are equal up to here come in any order: nothing tells those of {names} apart",
+        "ORDER BY ... and then the columns of a unique key",
+        _width(subject, last),
+    )
 
 
 def _is_said_to_be_total(subject: Subject, tree: Any) -> bool:
-    """A page's key with a reason: what no constraint says, as that two tables share no path."""
+    """A key or an order with a reason: what no constraint says, as that two tables share no path."""
     statement = subject.statement
     ordered = tuple(column_of(one.node) for one in tree.sortClause)
-    return "(" in statement.header.get("key", "") and ordered == statement.key
+    said = statement.key if "(" in statement.header.get("key", "") else statement.order
+    return ordered == said
 
 
 def _skips_locked(tree: Any) -> bool:
@@ -470,8 +475,9 @@ def _skips_locked(tree: Any) -> bool:
 
 def _order_of_list(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
     tree, statement = subject.tree, subject.statement
+    found = rows.of(tree, catalog)
     if kind_of_node(tree) != "SelectStmt" or not tree.sortClause:
-        if not rows.of(tree, catalog).one_row:
+        if not found.one_row:
             yield subject.at_header(
                 "name",
                 "order",
@@ -479,10 +485,8 @@ def _order_of_list(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
                 "ORDER BY at the end of the statement",
             )
         return
-    if statement.mode != "page":
-        return
     ordered = tuple(column_of(one.node) for one in tree.sortClause)
-    if ordered != statement.key:
+    if statement.mode == "page" and ordered != statement.key:
         yield subject.at_header(
             "key",
             "order",
@@ -490,18 +494,19 @@ def _order_of_list(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
             f"ORDER BY {', '.join(statement.key)}",
         )
         return
-    if _is_said_to_be_total(subject, tree):
-        return
-    if tree.limitCount is None and not rows.of(tree, catalog, tree.sortClause).total:
-        yield _at(
-            subject,
-            tree.sortClause[-1].node,
+    total = found.total or found.one_row
+    if not total and not _is_said_to_be_total(subject, tree) and tree.limitCount is None:
+        yield _not_total(subject, tree, found.undetermined)
+    if total and statement.order:
+        yield subject.at_header(
             "order",
-            "rows that are equal up to here come in any order, and a page may end between them",
-            "ORDER BY ... and then the columns of a unique key",
+            "order",
+            f"the order of {statement.name} leaves no two rows equal: this line exempts nothing",
+            "the statement without this line",
         )
-    yield from _directions(subject, catalog)
-    yield from _first_page(subject, tree)
+    if statement.mode == "page" and not _is_said_to_be_total(subject, tree):
+        yield from _directions(subject, catalog)
+        yield from _first_page(subject, tree)
 
 
 def _directions(subject: Subject, catalog: Catalog) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from pglast import ast
 from .database import Connection
 from .expressions import conjuncts, is_a, walk
 from .finding import Finding
+from .pages import Branch, Feed, feeds
 from .plan import (
     Methods,
     Plan,
@@ -238,24 +239,59 @@ def _not_allowed(subject: Subject, plan: Plan, catalog: Catalog) -> Iterator[Fin
 
 
 def _page_key(subject: Subject, plan: Plan) -> Iterator[Finding]:
+    """Each branch that feeds a page begins at the cursor: one that does not shows its first rows again.
+
+    A key with a reason says that no index serves it, and so no branch at all begins there.
+    """
     statement = subject.statement
-    if not statement.key or _REASON.search(statement.header["key"]):
+    if not statement.key:
         return
     cursor = {statement.parameters.index(f"cursor_{column}") + 1 for column in statement.key}
-    for scan in plan.scans:
-        conditions = [access.condition for access in scan.accesses]
-        if scan.limited and any(cursor <= parameters_in(one) for one in conditions):
-            return
+    begun = [scan for scan in plan.scans if scan.limited and _begins(scan, cursor)]
     columns = ", ".join(statement.key)
     extremes = ", ".join(f"coalesce(:cursor_{column}, ...)" for column in statement.key)
     left, right = (columns, extremes) if len(cursor) == 1 else (f"({columns})", f"({extremes})")
-    yield subject.at_header(
-        "key",
-        RULE,
-        f"no index condition begins a page at its {columns}: each page reads all that it skips",
-        f"'{left} > {right}' with ORDER BY {columns} in the order of an index, or "
-        f"'-- key: {columns} (why not)'",
-    )
+    mend = f"'{left} > {right}' with ORDER BY {columns} in the order of an index"
+    if not begun:
+        if not _REASON.search(statement.header["key"]):
+            yield subject.at_header(
+                "key",
+                RULE,
+                f"no index condition begins a page at its {columns}: each page reads all that it skips",
+                f"{mend}, or '-- key: {columns} (why not)'",
+            )
+        return
+    late = [_late(feed, plan, cursor) for feed in feeds(subject.tree, statement.key[0])]
+    if late and all(late):
+        relation = min(late, key=len)[0].relation
+        yield subject.at(
+            relation.location,
+            RULE,
+            f"no index condition begins this branch of a page at its {columns}, as one does another",
+            mend,
+            len(relation.relname),
+        )
+
+
+def _late(feed: Feed, plan: Plan, cursor: set[int]) -> list[Branch]:
+    """The branches that do not begin at the cursor, or perhaps not: those that say nothing of it first."""
+    found: list[Branch] = []
+    for branch in feed:
+        alike = [one for one in feed if _has_names_of(one.relation, branch.relation)]
+        scans = [scan for scan in plan.scans if scan.limited and _names(branch.relation, scan)]
+        begun = [scan for scan in scans if _begins(scan, cursor)]
+        if len(begun) < max(len(scans), len(alike)):
+            found.append(branch)
+    return sorted(found, key=lambda branch: cursor <= parameters_in(branch.where))
+
+
+def _begins(scan: Scan, cursor: set[int]) -> bool:
+    return any(cursor <= parameters_in(access.condition) for access in scan.accesses)
+
+
+def _has_names_of(one: Any, other: Any) -> bool:
+    """Whether a plan calls both alike, but for a number."""
+    return (one.relname, _alias(one)) == (other.relname, _alias(other))
 
 
 # ---- where in the SQL?

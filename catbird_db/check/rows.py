@@ -11,7 +11,7 @@ what is known of others: an equality carries it over, and who knows a key knows 
 What is not understood has no key and no bound, and so proves nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -23,6 +23,7 @@ from .sources import (
     FROM_ARRAYS,
     SETS,
     Column,
+    ConditionalKey,
     Join,
     Key,
     Rows,
@@ -31,6 +32,7 @@ from .sources import (
     alias_of_item,
     below,
     column_in,
+    constant,
     equalities,
     existences,
     function_name,
@@ -41,8 +43,8 @@ from .sources import (
     label,
     literal,
     one_of_few,
-    ordered_by,
     qualified,
+    refuses_null,
     set_returning,
     spelled,
     truth,
@@ -64,9 +66,9 @@ class Limited:
     undetermined: tuple[str, ...]
 
 
-def of(tree: Any, catalog: Catalog, order: Any = ()) -> Rows:
-    """What is known of the rows of a statement; ``order``: an ORDER BY to ask about."""
-    return _Reader(catalog).query(tree, {}, order)
+def of(tree: Any, catalog: Catalog) -> Rows:
+    """What is known of the rows of a statement, and of its ORDER BY."""
+    return _Reader(catalog).query(tree, {})
 
 
 def limited(tree: Any, catalog: Catalog) -> Iterator[Limited]:
@@ -84,12 +86,12 @@ class _Reader:
 
     # ---- queries
 
-    def query(self, tree: Any, queries: Mapping[str, Rows], order: Any = ()) -> Rows:
+    def query(self, tree: Any, queries: Mapping[str, Rows]) -> Rows:
         """``queries``: the WITH queries that it sees."""
         queries = self._with(tree, queries)
         match kind_of_node(tree):
             case "SelectStmt":
-                found = self._select(tree, queries, order)
+                found = self._select(tree, queries)
             case "InsertStmt":
                 found = self._insert(tree, queries)
             case "UpdateStmt" | "DeleteStmt":
@@ -112,10 +114,9 @@ class _Reader:
             seen[one.ctename] = replace(_renamed(rows, names), number=self.numbered)
         return seen
 
-    def _select(self, tree: Any, queries: Mapping[str, Rows], order: Any) -> Rows:
-        asked = order or tree.sortClause
+    def _select(self, tree: Any, queries: Mapping[str, Rows]) -> Rows:
         if tree.op != enums.SetOperation.SETOP_NONE:
-            found = self._combined(tree, queries, asked)
+            found = self._combined(tree, queries)
         elif tree.valuesLists:
             found = Rows(
                 tuple(f"column{n + 1}" for n in range(len(tree.valuesLists[0]))), bounded=True
@@ -123,7 +124,7 @@ class _Reader:
             if len(tree.valuesLists) == 1:
                 found = replace(found, keys=_ONE_ROW)
         else:
-            found = self._level(tree, queries, asked)
+            found = self._level(tree, queries)
         if tree.limitCount is None or is_all(tree.limitCount):
             return found
         if tree.limitOption == enums.LimitOption.LIMIT_OPTION_WITH_TIES:
@@ -132,7 +133,7 @@ class _Reader:
         keys = _ONE_ROW if is_one(tree.limitCount) else found.keys
         return replace(found, keys=keys, bounded=True)
 
-    def _combined(self, tree: Any, queries: Mapping[str, Rows], order: Any) -> Rows:
+    def _combined(self, tree: Any, queries: Mapping[str, Rows]) -> Rows:
         left, right = self.query(tree.larg, queries), self.query(tree.rarg, queries)
         right = _renamed(right, left.columns)
         keys: tuple[Key, ...] = ()
@@ -154,7 +155,7 @@ class _Reader:
             for name, value in left.constants.items()
             if value is not None and right.constants.get(name) == value
         }
-        ordered = {label(one.node) for one in order or ()}
+        ordered = {_ordered_by_name(one.node, left.columns) for one in tree.sortClause or ()}
         total = any(key <= ordered | constants.keys() for key in keys)
         return Rows(
             columns=left.columns,
@@ -165,39 +166,47 @@ class _Reader:
             undetermined=() if total else ("its branches",),
         )
 
-    def _level(self, tree: Any, queries: Mapping[str, Rows], order: Any) -> Rows:
+    def _level(self, tree: Any, queries: Mapping[str, Rows]) -> Rows:
         join = self._join(tree.fromClause, tree.whereClause, queries)
         self._expressions((tree.targetList, tree.whereClause, tree.havingClause), queries)
         outputs = _outputs(tree.targetList, join)
         found = self._result(join, outputs)
+        if made := set_returning(tree.targetList):
+            return replace(found, keys=(), bounded=found.bounded and made <= FROM_ARRAYS)
         if aggregates(tree.targetList) and not tree.groupClause:
             nothing = frozenset[int]()  # it gives a row all the same
             found = replace(found, keys=_ONE_ROW, bounded=True, total=True, undetermined=())
             return replace(found, needs=nothing, excludes=nothing)
-        keys = found.keys
-        if tree.groupClause:
-            grouped = [column_in(one, join) for one in tree.groupClause]
-            named = {column: name for name, column in outputs.items() if column}
-            keys = (frozenset(named[one] for one in grouped if one in named),)
-            keys = keys if all(one in named for one in grouped) else ()
-        elif tree.distinctClause == (None,):
-            keys = (*keys, frozenset(outputs))
-        elif tree.distinctClause:
-            keys = ()
-        if made := set_returning(tree.targetList):
-            return replace(found, keys=(), bounded=found.bounded and made <= FROM_ARRAYS)
 
-        by_label = {name: column for name, column in outputs.items() if column}
-        given = {ordered_by(one.node, join, by_label) for one in order or ()} - {None}
-        columns, sources = join.known(one for one in given if one)
+        shown = {
+            name: outputs[name] or _place(target.val, join, ())
+            for name, target in zip(outputs, tree.targetList or (), strict=True)
+        }
+        columns, sources = join.known(
+            _place(one.node, join, tree.targetList) for one in tree.sortClause or ()
+        )
         total = not join.lacks(sources)
         if not total and not tree.lockingClause:  # rows that look the same may be swapped
-            total = all(column in columns for column in outputs.values()) and bool(outputs)
-        if tree.groupClause:
-            total = all(column_in(one, join) in columns for one in tree.groupClause)
+            total = all(place in columns for place in shown.values()) and bool(shown)
+        if one_of_each := tree.groupClause or _distinct_on(tree):
+            total, keys = self._one_of_each(tree, one_of_each, join, columns, shown)
+        else:
+            keys = found.keys + ((frozenset(outputs),) if tree.distinctClause else ())
         return replace(
             found, keys=keys, total=total, undetermined=() if total else join.lacks(sources)
         )
+
+    def _one_of_each(
+        self, tree: Any, nodes: Any, join: Join, ordered: set[Column], shown: Mapping[str, Column]
+    ) -> tuple[bool, tuple[Key, ...]]:
+        """GROUP BY and DISTINCT ON: whether the order tells the rows apart, and by what one could."""
+        inputs = {name for source in join.sources for name in source.rows.columns}  # come first
+        wanted = {
+            _place(one, join, () if label(one) in inputs else tree.targetList) for one in nodes
+        }
+        named = {place: name for name, place in shown.items()}
+        keys = (frozenset(named[one] for one in wanted),) if wanted <= named.keys() else ()
+        return wanted <= ordered, keys
 
     def _result(self, join: Join, outputs: Mapping[str, Column | None]) -> Rows:
         constant, single = join.known(())
@@ -252,10 +261,15 @@ class _Reader:
         found = self._result(join, outputs)
         alias = alias_of_item(tree.relation)
         _, few = join.known((), bounded=True)
-        _, single = join.known(())
+        constant, single = join.known(())
+        changed = {one.name for one in getattr(tree, "targetList", ())}
         if alias in single:
             found = replace(found, keys=_ONE_ROW)
-        changed = {one.name for one in getattr(tree, "targetList", ())}
+        else:
+            others = {source.alias for source in join.sources} - {alias}
+            named = {name: column for name, column in outputs.items() if column}
+            keys = _keys(join, constant, others, named, but={(alias, name) for name in changed})
+            found = replace(found, keys=tuple(keys))
         constants = {
             name: value
             for name, value in found.constants.items()
@@ -277,7 +291,7 @@ class _Reader:
             if source.alias not in join.nullable:
                 join.needs |= {source.rows.number, *source.rows.needs} - {0}
                 join.excludes |= source.rows.excludes
-        self._partial_keys(join)
+        self._conditional_keys(join)
         return join
 
     def _item(self, item: Any, join: Join, queries: Mapping[str, Rows]) -> None:
@@ -330,11 +344,18 @@ class _Reader:
         if table is None:
             return Rows()
         unique = [index for index in table.indexes if index.unique and "" not in index.columns]
-        keys = {frozenset(index.columns): index.predicate for index in unique}
+        keys: list[Key] = []
+        conditional: list[ConditionalKey] = []
+        for index in unique:
+            nulls = {name for name in index.columns if not table.columns[name].not_null}
+            if index.predicate or nulls:
+                conditional.append((frozenset(index.columns), index.predicate, frozenset(nulls)))
+            else:
+                keys.append(frozenset(index.columns))
         return Rows(
             columns=tuple(table.columns),
-            keys=tuple(key for key, predicate in keys.items() if predicate is None),
-            partial_keys=tuple((key, predicate) for key, predicate in keys.items() if predicate),
+            keys=tuple(keys),
+            conditional_keys=tuple(conditional),
             bounded=table.small is not None,
         )
 
@@ -353,21 +374,28 @@ class _Reader:
             return replace(rows, keys=(frozenset(names[-1:]),))
         return rows
 
-    def _partial_keys(self, join: Join) -> None:
-        """Unique indexes with a predicate that the conditions say too."""
+    def _conditional_keys(self, join: Join) -> None:
+        """Unique indexes with a predicate that the conditions say too, and on columns that may be
+        null, as many rows may have it, where the conditions refuse that.
+        """
         for at, source in enumerate(join.sources):
-            if not source.rows.partial_keys:
+            if not source.rows.conditional_keys:
                 continue
-            said = {
-                spelled(one, alias)
+            conditions = [
+                one
                 for one, holds_for in join.conditions
                 if not holds_for or source.alias in holds_for
-                for alias in ("", source.alias)
-            }
+            ]
+            said = {spelled(one, alias) for one in conditions for alias in ("", source.alias)}
+            refused = {column for one in conditions for column in refuses_null(one, join)}
             keys = [
                 key
-                for key, predicate in source.rows.partial_keys
-                if all(spelled(one) in said for one in conjuncts(parse_expression(predicate)))
+                for key, predicate, nulls in source.rows.conditional_keys
+                if all((source.alias, name) in refused for name in nulls)
+                and (
+                    predicate is None
+                    or all(spelled(one) in said for one in conjuncts(parse_expression(predicate)))
+                )
             ]
             rows = replace(source.rows, keys=(*source.rows.keys, *keys))
             join.sources[at] = replace(source, rows=rows)
@@ -420,18 +448,48 @@ _ALWAYS: Column = ("", "")  # a column that is known: what hangs on it is known,
 
 
 def _keys(
-    join: Join, constant: set[Column], single: set[str], names: Mapping[str, Column]
+    join: Join,
+    constant: set[Column],
+    single: set[str],
+    names: Mapping[str, Column],
+    but: Set[Column] = frozenset(),
 ) -> Iterator[Key]:
-    """Sets of result columns that tell the rows apart."""
+    """Sets of result columns that tell the rows apart, made of keys that have no column of ``but``."""
     sources = [source for source in join.sources if source.alias not in single]
     choices = [[(source.alias, key) for key in source.rows.keys] for source in sources]
     for number, chosen in enumerate(product(*choices)):
         if number == _MOST_COMBINATIONS:
             return
-        wanted = {(alias, name) for alias, key in chosen for name in key} - constant
+        columns = {(alias, name) for alias, key in chosen for name in key}
+        if columns & but:
+            continue
+        wanted = columns - constant
         shown = {column: _shown(column, join, names) for column in wanted}
         if all(shown.values()):
             yield frozenset(name for name in shown.values() if name)
+
+
+def _place(node: Any, join: Join, targets: Any) -> Column:
+    """What is sorted or grouped by: a column, also by the name or number of a result column; an
+    expression is a column of its own.
+    """
+    for number, target in enumerate(targets or (), start=1):
+        bare = kind_of_node(node) == "ColumnRef" and len(node.fields) == 1
+        named = bare and label(node) == (target.name or label(target.val))
+        if named or constant(node) == f"{number}":
+            return _place(target.val, join, ())
+    return column_in(node, join) or ("", spelled(node))
+
+
+def _ordered_by_name(node: Any, columns: tuple[str, ...]) -> str:
+    """Of a UNION, whose ORDER BY knows result columns alone."""
+    number = constant(node) or ""
+    at = int(number) if number.isdecimal() else 0
+    return columns[at - 1] if 0 < at <= len(columns) else label(node)
+
+
+def _distinct_on(tree: Any) -> Any:
+    return () if tree.distinctClause == (None,) else tree.distinctClause
 
 
 def _shown(column: Column, join: Join, names: Mapping[str, Column]) -> str | None:
@@ -461,6 +519,7 @@ def _outputs(targets: Any, join: Join) -> dict[str, Column | None]:
         value = target.val
         column = column_in(value, join)
         name = target.name or label(value) or f"?{number}"
+        name = f"?{number}" if name in found else name
         if column is None and is_constant(value, join):
             column = ("", f"={number}")
             join.constant.setdefault(column, literal(value))

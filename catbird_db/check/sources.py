@@ -12,6 +12,8 @@ from .syntax import constant_value, kind_of_node, texts
 
 Column: TypeAlias = tuple[str, str]  # of a source, by its alias
 Key: TypeAlias = frozenset[str]
+ConditionalKey: TypeAlias = tuple[Key, str | None, frozenset[str]]
+"""A key of the rows of which a predicate is true, and in which these columns are not null."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Rows:
 
     columns: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
-    partial_keys: tuple[tuple[Key, str], ...] = ()
+    conditional_keys: tuple[ConditionalKey, ...] = ()
     constants: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     bounded: bool = False
     total: bool = False
@@ -123,12 +125,6 @@ def column_in(node: Any, join: Join) -> Column | None:
     return None
 
 
-def ordered_by(node: Any, join: Join, labels: Mapping[str, Column]) -> Column | None:
-    if kind_of_node(node) == "ColumnRef" and len(node.fields) == 1:
-        return labels.get(label(node)) or column_in(node, join)
-    return column_in(node, join)
-
-
 def is_constant(node: Any, join: Join | None = None) -> bool:
     """Whether it has one value for all rows: made of parameters, literals and columns further out."""
     aliases = {source.alias for source in join.sources} if join else set[str]()
@@ -193,6 +189,26 @@ def truth(condition: Any, join: Join) -> tuple[Column, str | None] | None:
         case _:
             column = column_in(condition, join)
             return (column, "True") if column else None
+
+
+def refuses_null(condition: Any, join: Join) -> Iterator[Column]:
+    """Columns that are not null where a condition is true: compared, or IS NOT NULL."""
+    kind, null = kind_of_node(condition), enums.NullTestType.IS_NULL
+    sides: tuple[Any, ...] = ()
+    if kind == "NullTest" and condition.nulltesttype != null:
+        sides = (condition.arg,)
+    elif kind == "A_Expr" and condition.kind in _REFUSING and operator(condition) in _COMPARISONS:
+        sides = (condition.lexpr, condition.rexpr)
+        sides += tuple(side for pair in equalities(condition) for side in pair)  # of rows
+    yield from (column for side in sides if (column := column_in(side, join)))
+
+
+_COMPARISONS = ("=", "<", ">", "<=", ">=", "<>")
+_REFUSING = (
+    enums.A_Expr_Kind.AEXPR_OP,
+    enums.A_Expr_Kind.AEXPR_OP_ANY,
+    enums.A_Expr_Kind.AEXPR_IN,
+)
 
 
 def existences(

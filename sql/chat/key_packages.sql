@@ -157,6 +157,7 @@ SELECT candidate.did, candidate.id, candidate.device_id, candidate.cipher_suite,
 -- index: key_packages_device_idx, key_packages_pkey
 -- not-null: key_data (a package that is not consumed has its bytes: key_packages_consumed_check)
 -- unbounded: a row for each device of the DIDs given, which are few for each
+-- order: did, device_id (a device is hopped to once; a DID given twice gives the same rows twice)
 WITH RECURSIVE device AS (
     SELECT given.did, first.device_id
       FROM unnest(:dids::text[]) AS given (did)

@@ -67,6 +67,7 @@ SELECT s.convo_id, s.seq, s.id, s.sender_did, s.message_type, s.epoch, s.ciphert
 -- tenant: convo_id
 -- actor: sender_did
 -- index: conversations_pkey, members_pkey, members_member_did_idx, messages_convo_id_id_key
+-- order: ordinal (the place of one message among those given, fresh or existing)
 WITH locked AS MATERIALIZED (
     SELECT c.last_seq, c.app_count, c.last_message_at
       FROM conversations AS c

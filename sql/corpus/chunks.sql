@@ -203,6 +203,7 @@ SELECT best.collection_id, best.document_id, best.chunk_index, best.version, bes
 -- tenant: none (for operators)
 -- index: none (reads the catalog alone)
 -- unbounded: a row for each partition
+-- order: relname (partitions of one table stand in one schema)
 -- not-null: partition (the catalog's)
 -- not-null: row_count (the catalog's)
 -- not-null: is_analyzed (the catalog's)

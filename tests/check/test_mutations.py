@@ -50,6 +50,9 @@ TRIMMED_FOR = """\
   FROM conversations AS c
  WHERE c.id = :convo_id AND EXISTS (SELECT FROM {})"""
 
+OF_CURSOR = """
+                   AND f.path > coalesce(:cursor_path::text, '')"""
+
 STATEMENTS = [
     # ---- prepare: what PostgreSQL refuses
     case("prepare", "get_conversation", "c.title,", "c.titel,"),
@@ -188,6 +191,39 @@ STATEMENTS = [
         "list_members",
         "-- index: members_pkey",
         "-- index: members_pkey, members_member_did_idx",
+    ),
+    # ---- index: each branch of a page begins at its cursor
+    case(
+        "index",
+        "list_collections",
+        """
+           AND p.collection_id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')""",
+        "",
+    ),
+    case(
+        "index",
+        "list_collections",
+        """
+           AND own.id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')""",
+        "",
+    ),
+    case(
+        "index",
+        "list_collections",
+        "p.collection_id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')\n"
+        "         ORDER BY p.collection_id DESC\n         LIMIT :limit",
+        "p.granted_at < statement_timestamp()",
+    ),
+    case("index", "list_folder", OF_CURSOR, ""),
+    case("index", "list_folder", f"folder.id IS NULL{OF_CURSOR}", "folder.id IS NULL"),
+    case("index", "list_tree", OF_CURSOR, ""),
+    case(
+        NEAR_MISS,
+        "list_collections",
+        """  JOIN collections AS c ON c.id = mine.id
+ ORDER BY c.id DESC""",
+        """  JOIN collections AS c ON c.id = mine.id
+ ORDER BY mine.id DESC""",
     ),
     # ---- select-star
     case(
@@ -363,7 +399,24 @@ STATEMENTS = [
     case("order", "list_messages", "s.seq < coalesce", "s.seq > coalesce"),
     case("order", "list_folder", "-- key: path (a file", "-- key: path\n-- (a file"),
     case("order", "list_folder", "ORDER BY entry.path", "ORDER BY entry.created_at"),
+    case("order", "append_messages", "ORDER BY answered.ordinal", "ORDER BY answered.sender_did"),
+    case("order", "append_messages", "-- order: ordinal (", "-- Order: ordinal ("),
+    case("order", "list_commits", "ORDER BY page.epoch", "ORDER BY page.sender_did"),
+    case("order", "read_new_messages", "position.ordinal, page.seq", "position.ordinal"),
+    case("order", "read_new_messages", "position.ordinal, page.seq", "page.seq, position.convo_id"),
+    case("order", "list_messages_since", "ORDER BY page.seq", "ORDER BY page.sent_at"),
+    case("order", "take_due_syncs", "ORDER BY claimed.id", "ORDER BY claimed.owner_id"),
+    case("order", "insert_documents", "ORDER BY stored.content_hash", "ORDER BY stored.created_at"),
+    case(
+        "order",
+        "list_messages_since",
+        "-- index:",
+        "-- order: seq (it is the key)\n-- index:",
+    ),
     case(NEAR_MISS, "list_messages", "ORDER BY s.seq DESC", "ORDER BY s.seq DESC, s.id"),
+    case(NEAR_MISS, "list_messages_since", "ORDER BY page.seq", "ORDER BY page.id"),
+    case(NEAR_MISS, "list_messages_since", "ORDER BY page.seq", "ORDER BY 2"),
+    case(NEAR_MISS, "take_due_syncs", "ORDER BY claimed.id", "ORDER BY collection_id"),
     case(
         NEAR_MISS,
         "claim_key_package",

@@ -212,6 +212,13 @@ CAUGHT = [
         "key_packages",
     ),
     (
+        "three of four branches of a page that begin at its start",
+        "list_folder",
+        [("\n                   AND f.path > coalesce(:cursor_path::text, '')", "")] * 3,
+        "no index condition begins this branch of a page at its path",
+        "folders",
+    ),
+    (
         "a walk along an index that drops rows on the way",
         "delete_expired_key_packages",
         [
@@ -274,6 +281,35 @@ def test_a_dropped_index_is_caught(filled: Filled, index: str, name: str, says: 
 
 # Near misses: each differs from a mutant above by little, and is right.
 RIGHT = [
+    (
+        "a row looked up for each of a page's",
+        "list_collections",
+        [
+            (
+                "JOIN collections AS c ON c.id = mine.id",
+                "JOIN collections AS c ON c.id = mine.id LEFT JOIN LATERAL (SELECT g.user_id "
+                "FROM collection_permissions AS g WHERE g.collection_id = c.id ORDER BY g.user_id LIMIT 1) AS first ON true",
+            ),
+            ("-- index:", "-- index: collection_permissions_pkey,"),
+        ],
+    ),
+    (
+        "branches in a WITH query",
+        "list_collections",
+        [
+            (
+                "SELECT c.id",
+                "WITH mine (id) AS (SELECT own.id AS id FROM collections AS own WHERE own.owner_id = :user_id "
+                "AND (:status::text IS NULL OR own.status = :status) "
+                "AND own.id < coalesce(:cursor_id::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') ORDER BY own.id DESC LIMIT :limit) SELECT c.id",
+            ),
+            (
+                "(\n       (SELECT own.id",
+                "(SELECT either.id FROM (\n       (SELECT mine.id FROM mine ORDER BY mine.id DESC LIMIT :limit) UNION (SELECT own.id",
+            ),
+            ("LIMIT :limit)) AS mine", "LIMIT :limit)) AS either) AS mine"),
+        ],
+    ),
     ("sides exchanged", "get_conversation", [("c.id = :convo_id", ":convo_id = c.id")]),
     ("one of several", "get_conversation", [("c.id = :convo_id", "c.id IN (:convo_id, 'c2')")]),
     ("an array", "get_conversation", [("c.id = :convo_id", "c.id = ANY (ARRAY[:convo_id, 'c2'])")]),
