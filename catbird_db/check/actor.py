@@ -1,4 +1,4 @@
-"""Rule 5, actors: what a statement returns or writes is the actor's to see or to write.
+"""`actor`: what a statement returns or writes is the actor's to see or to write.
 
 ``-- actor: reader_did`` in a header names a parameter, and claims that the statement answers for it:
 each row of a table that it returns, counts, tests or writes is *covered*. The claim is proved, for
@@ -6,14 +6,14 @@ each row that is read on the way to the result, and on the way to each write:
 
 A row of a table with tenants is covered if it is the actor's own (see `guard`), or if one of its tenant
 columns equals a key to which the actor is admitted where that row is used: in its own level, or in a
-level around it, a CTE being used where it is named. That a row is his own admits him to no other, unless
+level around it, a CTE being used where it is named. That a row is the actor's own admits to no other, unless
 its table says so (``admits: convo_id`` in its comment). A row of a table without tenants is covered where
 a row of the actor's own stands beside it. Where an OR holds, each of its sides may cover in its own way.
 
 The row that an INSERT writes is covered if it is the actor's own, or if a tenant column that is no
 actor column is given such a key (or any, where all are actor columns): to write oneself into a
 conversation is not to be in it. What an UPDATE assigns to a tenant column must be such a key too: who
-gives a row away writes where he is not admitted.
+gives a row away writes where they are not admitted.
 
 What a level shows that aggregates without GROUP BY, and is not filtered by what it found (a sub-select
 in its result), is shown even if it found nothing: its conditions cover only what it counts.

@@ -1,4 +1,4 @@
-"""Rule 3, columns: the result has the columns that the stub says, in name, order and type.
+"""`columns`: the result has the columns that the stub says, in name, order and type.
 
 The columns of ``:one``, ``:maybe``, ``:many`` and ``:page`` are the fields of the row model, in their
 order; ``:value`` has one, of the type that is returned; ``:exec`` and ``:rows`` have none. Types fit as

@@ -61,7 +61,7 @@ def connect_read_only(database_url: str) -> Generator[Connection]:
 
 
 def examine(connection: Connection, bound: Bound) -> tuple[Subject, Finding | None]:
-    """A statement, with what PostgreSQL says of it; a finding where it does not prepare (rule 1).
+    """A statement, with what PostgreSQL says of it; a finding where it does not prepare.
 
     Raises:
         psycopg.OperationalError: it is the database that cannot, not the statement.

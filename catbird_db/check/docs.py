@@ -123,7 +123,7 @@ def _parameters(bound: Bound, described: Described) -> Iterator[tuple[str, str, 
 
 
 def _columns(bound: Bound, described: Described) -> Iterator[tuple[str, str, bool]]:
-    """Whether a column may be null is what the row model says, which rule 4 proves."""
+    """Whether a column may be null is what the row model says, which `not-null` proves."""
     optional = _optional_fields(bound)
     is_optional_value = bound.statement.mode == "value" and _is_optional(bound.signature.returns)
     for name, type_name in zip(described.column_names, described.column_types, strict=True):

@@ -1,4 +1,4 @@
-"""Rule 9, `drift`: stubs and SQL files that are at odds, all of them at once.
+"""`drift`: stubs and SQL files that are at odds, all of them at once.
 
 An import finds these by itself, and stops at the first. Here the package is imported once more, in a
 mode in which `@query` and `verify` list what they find; `catbird-db check` is in it from its start, so

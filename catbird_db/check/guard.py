@@ -3,11 +3,11 @@
 An *actor's row* is a row of a table with actor columns (owner, member, grantee: ``actor:`` in the
 table's comment) of which one equals the actor's parameter, and whose ``ended`` columns IS NULL. It is
 the actor's own, and that is all that follows from this: what an owner wrote or was sent may outlive
-his membership.
+a membership.
 
-It admits him to other rows only where its table's comment says by which of its columns: ``admits: convo_id``
+It admits to other rows only where its table's comment says by which of its columns: ``admits: convo_id``
 makes convo_id a *key*, and rows that are keyed by the same are covered. ``admits: convo_id, epoch of welcomes``
-makes no key; it admits him to read the row of welcomes that equals his own in these columns.
+makes no key; it admits to reading the row of welcomes that equals it in these columns.
 
 The row that an INSERT writes is the actor's if each of its tenant columns is an actor column, given the
 actor, or is unique by itself, so that no such tenant was there before; else nobody admits himself. Where
@@ -109,10 +109,10 @@ class Guard:
         return any(ColumnOf(-1, relation, name) in facts.conditions for name in table.public)
 
     def is_beside(self, relation: Relation, facts: Facts) -> bool:
-        """Whether a row is the actor's to read by one of his own that stands beside it.
+        """Whether a row is the actor's to read by an own row that stands beside it.
 
         It is what the own row admits to by a list of columns, or it names the actor too, is said to
-        have ended (IS NOT NULL), and is of the own row's tenant: that he has left is his to know.
+        have ended (IS NOT NULL), and is of the own row's tenant: whoever has left may know that.
         """
         table = relation.source
         if not self.reading or not isinstance(table, Table):

@@ -1,4 +1,4 @@
-"""Rule 7, hygiene: what a statement must not say, whatever it does.
+"""Hygiene: what a statement must not say, whatever it does.
 
 `select-star`, `qualified`, `volatile`, `session-state` and `offset` read the syntax tree from top to
 bottom; `one-row`, `unbounded` and `order` ask `rows` how many rows a query gives, and what tells them

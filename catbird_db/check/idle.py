@@ -1,4 +1,4 @@
-"""Rule 7, `idle`: what is said in vain, as it is always true, always false, or changes nothing.
+"""`idle`: what is said in vain, as it is always true, always false, or changes nothing.
 
 Nobody writes that on purpose: behind it is a mistaken column, operator or kind of join.
 """

@@ -1,4 +1,4 @@
-"""Rule 2, `meaning`: a column is compared with parameters of one meaning, in the whole package.
+"""`meaning`: a column is compared with parameters of one meaning, in the whole package.
 
 To PostgreSQL a conversation's id and a member's DID are both text; `ConvoId` and `Did` say what they
 are. Where most statements hold a column against the one, and this one against the other, two

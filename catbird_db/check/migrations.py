@@ -1,4 +1,4 @@
-"""Rule 8: migrations go up, down and up again, destroy nothing unasked, and make no idle index.
+"""Migrations go up, down and up again, destroy nothing unasked, and make no idle index.
 
 `migration`, `destructive` and `squawk` look at the files, and `migration` at what they do to an empty
 database. `declared`, `index-unused` and `index-prefix` look at the schema that they make.

@@ -1,4 +1,4 @@
-"""Rule 4, nullability: a field that is not Optional has a column that is never null.
+"""`not-null`: a field that is not Optional has a column that is never null.
 
 **Provably not null** is
 

@@ -1,4 +1,4 @@
-"""Rule 2, `parameter`: what a stub's annotations admit is what the statement's parameters take."""
+"""`parameter`: what a stub's annotations admit is what the statement's parameters take."""
 
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta

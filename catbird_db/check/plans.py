@@ -1,4 +1,4 @@
-"""Rule 6, `index`: the generic plan reaches each table by an index that the header allows.
+"""`index`: the generic plan reaches each table by an index that the header allows.
 
 An index reaches a table where its leading column is bound by equality, or where its order serves a
 LIMIT and nothing that it reads is dropped again; and where a unique key is given, by that: not by

@@ -1,4 +1,4 @@
-"""Rule 1, `refused`: what PostgreSQL prepares, and must refuse whenever it is run, or never finds."""
+"""`refused`: what PostgreSQL prepares, and must refuse whenever it is run, or never finds."""
 
 from collections.abc import Iterator
 from typing import Any

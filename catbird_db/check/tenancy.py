@@ -1,4 +1,4 @@
-"""Rule 5, tenants: each mention of a tenant's table is bound to what the caller named.
+"""`tenant`: each mention of a tenant's table is bound to what the caller named.
 
 Which tables are tenants', and by which columns, stands once: in the table's comment, as a line
 ``tenant: convo_id, member_did``.

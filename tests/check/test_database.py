@@ -158,7 +158,7 @@ def test_a_comment_may_say_that_there_is_no_tenant(catbird_empty_database_url: s
         assert read_catalog(connection).tables["t"].tenants == ()
 
 
-# Rule 1
+# `prepare`
 
 
 def test_every_statement_of_the_project_prepares(filled: Filled) -> None:

@@ -1,4 +1,4 @@
-"""Rule 2: annotations that do not fit what the statement takes, and some that nearly do not."""
+"""Annotations that do not fit what the statement takes, and some that nearly do not."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Rule 6: what a plan may not do, mutant by mutant, and what it may."""
+"""What a plan may not do, mutant by mutant, and what it may."""
 
 import time
 from pathlib import Path
