@@ -15,7 +15,7 @@ from pglast.parser import scan
 from . import rows
 from .expressions import column_of, operator, walk, without_casts
 from .finding import Finding
-from .sources import below, constant
+from .sources import below, constant, is_of_values
 from .subject import Catalog, Subject
 from .syntax import beginning, kind_of_node, place_of
 
@@ -264,6 +264,7 @@ class _Level:
 
     aliases: tuple[str, ...]
     labels: frozenset[str] = frozenset()  # of result columns, as ORDER BY may say them
+    values: frozenset[str] = frozenset()  # aliases of functions, which name their one column too
 
 
 def _names(subject: Subject, tree: Any, around: tuple[_Level, ...]) -> Iterator[Finding]:
@@ -321,7 +322,12 @@ def _name(subject: Subject, node: Any, levels: tuple[_Level, ...]) -> Iterator[F
     name = node.fields[0].sval
     if len(node.fields) > 1:
         return
-    if name in relations:
+    of_value = next((name in level.values for level in levels[::-1] if name in level.aliases), None)
+    if of_value:
+        if not levels[-1].values.issuperset(levels[-1].aliases):
+            message = f"{name} is a column of {name}, until a later migration makes one of another"
+            yield _at(subject, node, "qualified", message, f"'{name}.{name}'", len(name))
+    elif of_value is False:
         message = f"{name} is a whole row, which changes with the table"
         yield _at(
             subject,
@@ -348,7 +354,9 @@ def _level(tree: Any) -> _Level:
     match kind_of_node(tree):
         case "SelectStmt":
             labels = frozenset(one.name for one in tree.targetList or () if one.name)
-            return _Level(tuple(_aliases(tree.fromClause)), labels)
+            return _Level(
+                tuple(_aliases(tree.fromClause)), labels, frozenset(_values(tree.fromClause))
+            )
         case "InsertStmt":
             return _Level((_alias(tree.relation),))
         case "UpdateStmt":
@@ -357,12 +365,25 @@ def _level(tree: Any) -> _Level:
             return _Level((_alias(tree.relation), *_aliases(tree.usingClause)))
 
 
+def _values(items: Any) -> Iterator[str]:
+    """Aliases of functions in FROM that give a value a row, where no list names their columns."""
+    for item in _items(items):
+        if kind_of_node(item) == "RangeFunction" and item.alias and not item.alias.colnames:
+            calls = [call for call, _ in item.functions]
+            if len(calls) == 1 and is_of_values(calls[0]):
+                yield item.alias.aliasname
+
+
 def _aliases(items: Any) -> Iterator[str]:
+    return (_alias(item) for item in _items(items))
+
+
+def _items(items: Any) -> Iterator[Any]:
     for item in items or ():
         if kind_of_node(item) == "JoinExpr":
-            yield from _aliases((item.larg, item.rarg))
+            yield from _items((item.larg, item.rarg))
         elif item is not None:
-            yield _alias(item)
+            yield item
 
 
 def _alias(item: Any) -> str:

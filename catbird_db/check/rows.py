@@ -205,7 +205,9 @@ class _Reader:
             _place(one, join, () if label(one) in inputs else tree.targetList) for one in nodes
         }
         named = {place: name for name, place in shown.items()}
-        keys = (frozenset(named[one] for one in wanted),) if wanted <= named.keys() else ()
+        constant, _ = join.known(())
+        differing = {one for one in wanted if one not in constant or one[0] in join.nullable}
+        keys = (frozenset(named[one] for one in differing),) if differing <= named.keys() else ()
         return wanted <= ordered, keys
 
     def _result(self, join: Join, outputs: Mapping[str, Column | None]) -> Rows:
@@ -219,7 +221,7 @@ class _Reader:
             constants={
                 name: join.constant.get(column)
                 for name, column in names.items()
-                if column in constant
+                if column in constant and column[0] not in join.nullable
             },
             bounded=not join.lacks(few),
             needs=frozenset(join.needs),

@@ -262,6 +262,7 @@ FROM_ARRAYS = frozenset(
         "jsonb_each",
         "jsonb_each_text",
         "jsonb_object_keys",
+        "jsonb_path_query",
         "jsonb_populate_recordset",
         "jsonb_to_recordset",
         "regexp_split_to_table",
@@ -270,6 +271,7 @@ FROM_ARRAYS = frozenset(
     ]
 )
 SETS = FROM_ARRAYS | {"generate_series", "generate_subscripts", "regexp_matches"}
+_OF_RECORDS = ("json_each", "jsonb_each")
 
 
 def aggregates(targets: Any) -> bool:
@@ -286,6 +288,16 @@ def set_returning(targets: Any) -> set[str]:
 
 def is_from_arrays(call: Any) -> bool:
     return kind_of_node(call) == "FuncCall" and function_name(call) in FROM_ARRAYS
+
+
+def is_of_values(call: Any) -> bool:
+    """Whether a function gives rows of one column, which its alias names."""
+    if kind_of_node(call) != "FuncCall":
+        return False
+    name = function_name(call)
+    if name == "unnest":
+        return len(call.args) == 1
+    return name in SETS and not name.startswith(_OF_RECORDS) and not name.endswith("_recordset")
 
 
 def function_name(call: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pglast import ast, enums
 
 from .expressions import Path, conjuncts, each, is_a, walk, walk_paths, without_casts
+from .sources import alias_of_item, equalities
 from .subject import Catalog, Column, Subject, Table
 from .syntax import beginning
 
@@ -65,24 +66,20 @@ class _Names:
     def __init__(self, tree: Any, catalog: Catalog) -> None:
         self._tables: dict[str, Table] = {}
         self._derived: dict[str, _Derived] = {}
-        meanings: dict[str, set[str]] = {}  # of each alias
         queries: dict[str, Any] = {}
         for node in walk(tree):
             if is_a(node, ast.CommonTableExpr):
                 queries[node.ctename] = node
         for node, path in walk_paths(tree):
-            if is_a(node, ast.RangeSubselect, ast.RangeFunction) and node.alias:
-                alias = node.alias.aliasname
-                self._derived[alias] = _derived(node)
-                meanings.setdefault(alias, set()).add(f"{id(node)}")
+            if _is_derived(node):
+                self._derived[node.alias.aliasname] = _derived(node)
             elif is_a(node, ast.RangeVar) and path[-1][1] != "lockedRels":  # FOR UPDATE OF alias
                 alias = _alias(node)
-                meanings.setdefault(alias, set()).add(node.relname)
                 if node.relname in queries:
                     self._derived[alias] = _derived(queries[node.relname])
                 elif node.relname in catalog.tables:
                     self._tables[alias] = catalog.tables[node.relname]
-        for alias, several in meanings.items():
+        for alias, several in _meanings(tree).items():
             if len(several) > 1:
                 self._tables.pop(alias, None)
                 self._derived.pop(alias, None)
@@ -150,6 +147,28 @@ class _Names:
         return list(distinct.values())
 
 
+def _meanings(tree: Any) -> dict[str, set[str]]:
+    """What each alias stands for, wherever in a statement it stands."""
+    found: dict[str, set[str]] = {}
+    for node, path in walk_paths(tree):
+        if _is_derived(node):
+            found.setdefault(node.alias.aliasname, set()).add(_meaning(node))
+        elif is_a(node, ast.RangeVar) and path[-1][1] != "lockedRels":  # FOR UPDATE OF alias
+            found.setdefault(_alias(node), set()).add(_meaning(node))
+    return found
+
+
+def _meaning(relation: Any) -> str:
+    """A name for it: that of a table or a WITH query; a sub-select is one of its own."""
+    if is_a(relation, ast.CommonTableExpr):
+        return relation.ctename
+    return relation.relname if is_a(relation, ast.RangeVar) else f"{id(relation)}"
+
+
+def _is_derived(node: Any) -> bool:
+    return is_a(node, ast.RangeSubselect, ast.RangeFunction) and node.alias is not None
+
+
 _Derived = dict[
     str, list[Any]
 ]  # what each column of a WITH query, a sub-select, an unnest is made of
@@ -170,9 +189,14 @@ def _derived(node: Any) -> _Derived:
     names = [one.sval for one in given]
     for select in _selects(query):
         targets = select.targetList or ()
-        names = names or [_output_name(target) for target in targets]  # the first SELECT's
-        for name, target in zip(names, targets, strict=False):
-            found.setdefault(name, []).append(target.val)
+        rows = select.valuesLists or (tuple(target.val for target in targets),)
+        own = [_output_name(target) for target in targets] or [
+            f"column{number}" for number in range(1, len(rows[0]) + 1)
+        ]
+        names += own[len(names) :]  # the first SELECT's
+        for row in rows:
+            for name, value in zip(names, row, strict=False):
+                found.setdefault(name, []).append(value)
     return found
 
 
@@ -243,33 +267,114 @@ def deaths(subject: Subject, catalog: Catalog, numbers: frozenset[int]) -> Itera
     for node, path in walk_paths(subject.tree):
         if not is_a(node, ast.ParamRef) or node.number not in numbers:
             continue
-        if found := _death(node, path, catalog):
+        if found := _Flow(subject.tree, catalog, node.number, node.location).death(node, path):
             yield found
 
 
-def _death(parameter: Any, path: Path, catalog: Catalog) -> Dead | None:
-    """Follow what NULL does, outwards, to where it does harm or is taken care of."""
-    number, location = parameter.number, parameter.location
-    child: Any = parameter
-    for node, attribute in reversed(path):
-        if _takes_care(node, attribute, child, number):
-            return None
-        if attribute in _CONDITIONS:
-            return None if _guarded(path, number) else Dead(number, location, "never true")
-        if attribute in ("limitCount", "limitOffset"):
-            return Dead(number, location, "no limit")
-        if is_a(node, ast.ResTarget):
-            column = _column_written(child, path, catalog)
-            if column and column.not_null and not _guarded(path, number):
-                return Dead(number, location, "refused", column.name)
-            return None
-        if attribute == "valuesLists":
-            column = _column_written(child, path, catalog)
-            if column and column.not_null:
-                return Dead(number, location, "refused", column.name)
-            return None
-        child = node
-    return None
+class _Flow:
+    """Where the value of a parameter goes: outwards, and on through WITH queries and sub-selects."""
+
+    def __init__(self, tree: Any, catalog: Catalog, number: int, location: int) -> None:
+        self._tree = tree
+        self._catalog = catalog
+        self._number = number
+        self._location = location
+        self._columns: set[tuple[str, str]] = set()  # that have the value, under their aliases
+
+    def death(self, value: Any, path: Path) -> Dead | None:
+        """Follow what NULL does, outwards, to where it does harm or is taken care of.
+
+        Of a column that has the parameter's value only what a table refuses is told: what a join
+        makes of it may be meant.
+        """
+        child: Any = value
+        for depth, (node, attribute) in reversed([*enumerate(path)]):
+            if self._takes_care(node, attribute, child):
+                return None
+            if attribute in _CONDITIONS:
+                return None if self._columns or self._guarded(path) else self._dead("never true")
+            if attribute in ("limitCount", "limitOffset"):
+                return None if self._columns else self._dead("no limit")
+            if is_a(node, ast.ResTarget) or attribute == "valuesLists":
+                return None if self._guarded(path) else self._shown(child, path[: depth + 1])
+            child = node
+        return None
+
+    def _dead(self, why: Literal["never true", "refused", "no limit"], column: str = "") -> Dead:
+        return Dead(self._number, self._location, why, column)
+
+    def _shown(self, value: Any, path: Path) -> Dead | None:
+        """Of what a SELECT, VALUES or SET gives: what takes it."""
+        for depth, (node, _) in reversed([*enumerate(path)]):
+            if is_a(node, ast.InsertStmt, ast.UpdateStmt):
+                column = _column_written(node, value, self._catalog)
+                refused = column is not None and column.not_null
+                return self._dead("refused", column.name) if column and refused else None
+            if is_a(node, ast.SubLink):
+                scalar = node.subLinkType == enums.SubLinkType.EXPR_SUBLINK
+                return self.death(node, path[:depth]) if scalar else None
+            if is_a(node, ast.CommonTableExpr, ast.RangeSubselect):
+                name = next((key for key, made in _derived(node).items() if _has(made, value)), "")
+                return self._read(node, name)
+        return None
+
+    def _read(self, relation: Any, name: str) -> Dead | None:
+        """Of a column of a WITH query or a sub-select: whoever reads it."""
+        for alias, several in _meanings(self._tree).items():
+            if several != {_meaning(relation)} or not name or (alias, name) in self._columns:
+                continue
+            self._columns.add((alias, name))
+            for node, path in walk_paths(self._tree):
+                is_it = is_a(node, ast.ColumnRef) and self._is_column(node, path, alias, name)
+                if is_it and (found := self.death(node, path)):
+                    return found
+        return None
+
+    def _is_column(self, node: Any, path: Path, alias: str, name: str) -> bool:
+        """Also without its alias, where nothing else stands beside it."""
+        if _qualified(node) == (alias, name):
+            return True
+        levels = (one for one, _ in reversed(path) if is_a(one, ast.SelectStmt))
+        items = getattr(next(levels, None), "fromClause", None) or ()
+        alone = [alias_of_item(one) for one in items] == [alias]
+        return alone and _qualified(node) == ("", name)
+
+    def _is_it(self, node: Any) -> bool:
+        node = without_casts(node)
+        if is_a(node, ast.ColumnRef):
+            return _qualified(node) in self._columns
+        return is_a(node, ast.ParamRef) and node.number == self._number
+
+    def _takes_care(self, node: Any, attribute: str, child: Any) -> bool:
+        """Whether a NULL below ``node`` is no longer one above it, or is looked for."""
+        if is_a(node, ast.MinMaxExpr, ast.NullTest, ast.BooleanTest, ast.RangeFunction, ast.SortBy):
+            return True
+        if is_a(node, ast.CoalesceExpr):
+            return node.args[-1] is not child
+        if is_a(node, ast.A_Expr):
+            return node.kind in (_KIND.AEXPR_DISTINCT, _KIND.AEXPR_NOT_DISTINCT)
+        if is_a(node, ast.BoolExpr):
+            return any(self._tests_null(one) for one in node.args)
+        if is_a(node, ast.CaseWhen):
+            return attribute == "expr"
+        if is_a(node, ast.CaseExpr):
+            return attribute == "arg" or any(self._tests_null(one) for one in walk(node))
+        return is_a(node, ast.FuncCall) and node.funcname[-1].sval in _NULL_TOLERANT
+
+    def _tests_null(self, node: Any) -> bool:
+        return is_a(node, ast.NullTest) and self._is_it(node.arg)
+
+    def _guarded(self, path: Path) -> bool:
+        """Whether all this happens only ``WHERE :parameter IS NOT NULL``, or where a column that has
+        its value is equal to something.
+        """
+        return any(self._refuses_null(one) for node, _ in path for one in _conditions(node))
+
+    def _refuses_null(self, condition: Any) -> bool:
+        if self._tests_null(condition):
+            return condition.nulltesttype == enums.NullTestType.IS_NOT_NULL
+        sides = (one for pair in equalities(condition) for one in pair)
+        return any(is_a(side, ast.ColumnRef) and self._is_it(side) for side in sides)
 
 
 _CONDITIONS = ("whereClause", "havingClause", "quals", "agg_filter")
@@ -287,51 +392,26 @@ _NULL_TOLERANT = (
 )
 
 
-def _takes_care(node: Any, attribute: str, child: Any, number: int) -> bool:
-    """Whether a NULL below ``node`` is no longer one above it, or is looked for."""
-    if is_a(node, ast.MinMaxExpr, ast.NullTest, ast.BooleanTest, ast.RangeFunction, ast.SortBy):
-        return True
-    if is_a(node, ast.CoalesceExpr):
-        return node.args[-1] is not child
-    if is_a(node, ast.A_Expr):
-        return node.kind in (_KIND.AEXPR_DISTINCT, _KIND.AEXPR_NOT_DISTINCT)
-    if is_a(node, ast.BoolExpr):
-        return any(_tests_null(one, number) for one in node.args)
-    if is_a(node, ast.CaseWhen):
-        return attribute == "expr"
-    if is_a(node, ast.CaseExpr):
-        return attribute == "arg" or any(_tests_null(one, number) for one in walk(node))
-    return is_a(node, ast.FuncCall) and node.funcname[-1].sval in _NULL_TOLERANT
+def _conditions(level: Any) -> Iterator[Any]:
+    """What is true of each row of a level: WHERE, and ON of its inner joins."""
+    yield from conjuncts(getattr(level, "whereClause", None))
+    items = [*(getattr(level, "fromClause", None) or ())]
+    while items:
+        item = items.pop()
+        if is_a(item, ast.JoinExpr) and item.jointype == enums.JoinType.JOIN_INNER:
+            yield from conjuncts(item.quals)
+            items += (item.larg, item.rarg)
 
 
-def _tests_null(node: Any, number: int) -> bool:
-    return is_a(node, ast.NullTest) and _is_parameter(node.arg, number)
+def _column_written(statement: Any, value: Any, catalog: Catalog) -> Column | None:
+    """The column of an INSERT or UPDATE that takes a value, if one does."""
+    table = catalog.tables.get(statement.relation.relname)
+    written = (name for name, one in assignments(statement, table) if one is value)
+    return table.columns.get(next(written, "")) if table else None
 
 
-def _is_parameter(node: Any, number: int) -> bool:
-    node = without_casts(node)
-    return is_a(node, ast.ParamRef) and node.number == number
-
-
-def _guarded(path: Path, number: int) -> bool:
-    """Whether all this happens only ``WHERE :parameter IS NOT NULL``."""
-    return any(
-        _tests_null(condition, number) and condition.nulltesttype == enums.NullTestType.IS_NOT_NULL
-        for node, _ in path
-        for condition in conjuncts(getattr(node, "whereClause", None))
-    )
-
-
-def _column_written(child: Any, path: Path, catalog: Catalog) -> Column | None:
-    """The column of the innermost INSERT or UPDATE that takes the value ``child``, if one does."""
-    for node, _ in reversed(path):
-        if is_a(node, ast.CommonTableExpr, ast.RangeSubselect, ast.SubLink):
-            return None  # it is a column of a sub-select, and goes on under a name of its own
-        if is_a(node, ast.InsertStmt, ast.UpdateStmt):
-            table = catalog.tables.get(node.relation.relname)
-            written = (name for name, value in assignments(node, table) if value is child)
-            return table.columns.get(next(written, "")) if table else None
-    return None
+def _has(values: list[Any], value: Any) -> bool:
+    return any(one is value for one in values)
 
 
 # ---- types that PostgreSQL had to guess

@@ -265,6 +265,16 @@ DEAD = [
         f"{INSERT_CONVERSATION} VALUES ('c', 'd', 't') ON CONFLICT (id) DO UPDATE SET creator_did = :x",
         "creator_did is NOT NULL",
     ),
+    ("through WITH", f"WITH g AS (SELECT :x::text AS t) {INSERT_CONVERSATION} SELECT 'c', g.t, 't' FROM g", "creator_did is NOT NULL"),
+    ("by a name of the WITH query", f"WITH g (t) AS (SELECT :x::text) {INSERT_CONVERSATION} SELECT 'c', a.t, 't' FROM g AS a", "creator_did is NOT NULL"),
+    ("without its alias", f"WITH g AS (SELECT :x::text AS t) {INSERT_CONVERSATION} SELECT 'c', t, 't' FROM g", "creator_did is NOT NULL"),
+    ("through two", f"WITH g AS (SELECT :x::text AS t), h AS (SELECT lower(g.t) AS u FROM g) {INSERT_CONVERSATION} SELECT 'c', h.u, 't' FROM h", "creator_did is NOT NULL"),
+    ("through a sub-select", f"{INSERT_CONVERSATION} SELECT 'c', s.t, 't' FROM (SELECT :x::text AS t) AS s", "creator_did is NOT NULL"),
+    ("through one side of a UNION", f"{INSERT_CONVERSATION} SELECT 'c', s.t, 't' FROM (SELECT 'd' AS t UNION ALL SELECT :x::text) AS s", "creator_did is NOT NULL"),
+    ("through VALUES", f"{INSERT_CONVERSATION} SELECT 'c', v.t, 't' FROM (VALUES (1, 'd'), (2, :x)) AS v (n, t)", "creator_did is NOT NULL"),
+    ("through a value's sub-select", f"WITH g AS (SELECT :x::text AS t) {INSERT_CONVERSATION} VALUES ('c', (SELECT g.t FROM g), 't')", "creator_did is NOT NULL"),
+    ("set from WITH", "WITH g AS (SELECT :x::text AS t) UPDATE conversations AS c SET creator_did = g.t FROM g WHERE c.id = 'c'", "creator_did is NOT NULL"),
+    ("set in WITH", "WITH g AS (SELECT :x::text AS t), u AS (UPDATE conversations AS c SET creator_did = g.t FROM g WHERE c.id = 'c') SELECT 1", "creator_did is NOT NULL"),
 ]  # fmt: skip
 
 
@@ -302,6 +312,15 @@ ALIVE = [
     ("kept where it is not given", "UPDATE conversations AS c SET creator_did = coalesce(:x, c.creator_did) WHERE c.id = 'c'"),
     ("stored only if it is given", f"{INSERT_CONVERSATION} SELECT 'c', :x::text, 't' FROM members AS m WHERE :x IS NOT NULL"),
     ("shown", "SELECT :x::text AS title"),
+    ("through WITH, into a nullable column", f"WITH g AS (SELECT :x::text AS t) {INSERT_CONVERSATION} SELECT 'c', 'd', g.t FROM g"),
+    ("through WITH, into another column", f"WITH g AS (SELECT :x::text AS t, 'd' AS u) {INSERT_CONVERSATION} SELECT 'c', g.u, g.t FROM g"),
+    ("through WITH, if it is given", f"WITH g AS (SELECT :x::text AS t) {INSERT_CONVERSATION} SELECT 'c', g.t, 't' FROM g WHERE g.t IS NOT NULL"),
+    ("through WITH, if it is given to that", f"WITH g AS (SELECT :x::text AS t WHERE :x IS NOT NULL) {INSERT_CONVERSATION} SELECT 'c', g.t, 't' FROM g"),
+    ("through WITH, replaced", f"WITH g AS (SELECT :x::text AS t) {INSERT_CONVERSATION} SELECT 'c', coalesce(g.t, 'd'), 't' FROM g"),
+    ("through WITH, replaced in that", f"WITH g AS (SELECT coalesce(:x::text, 'd') AS t) {INSERT_CONVERSATION} SELECT 'c', g.t, 't' FROM g"),
+    ("through WITH, that of a member", f"WITH g AS (SELECT :x::text AS t) {INSERT_CONVERSATION} SELECT 'c', g.t, 't' FROM g JOIN members AS m ON m.member_did = g.t"),
+    ("through WITH, in an outer join", "WITH g AS (SELECT :x::text AS t) SELECT c.id FROM g LEFT JOIN conversations AS c ON c.id = g.t"),
+    ("of another sub-select under that name", f"{INSERT_CONVERSATION} SELECT 'c', s.t, (SELECT s.t FROM (SELECT :x::text AS t) AS s) FROM (SELECT 'd' AS t) AS s"),
     ("a function that takes it", "SELECT FROM conversations AS c WHERE c.title = concat('a', :x::text)"),
 ]  # fmt: skip
 

@@ -11,6 +11,84 @@ from catbird_db.check import hygiene
 from catbird_db.check.database import examine, read_catalog
 
 FOUND = {
+    "a group for each of several": (
+        "one-row",
+        "one",
+        "SELECT m.member_did, count(*) AS n FROM members AS m WHERE m.convo_id = :t GROUP BY m.convo_id, m.member_did",
+    ),
+    "a group for what an outer join finds, and one for what it does not": (
+        "one-row",
+        "one",
+        "SELECT s.convo_id, count(*) AS n FROM members AS m LEFT JOIN messages AS s ON s.convo_id = :t AND s.sender_did = m.member_did"
+        " WHERE m.convo_id = :t GROUP BY s.convo_id",
+    ),
+    "the same, one level out": (
+        "one-row",
+        "one",
+        "SELECT f.c, count(*) AS n FROM (SELECT s.convo_id AS c FROM members AS m LEFT JOIN messages AS s"
+        " ON s.convo_id = :t AND s.sender_did = m.member_did WHERE m.convo_id = :t) AS f GROUP BY f.c",
+    ),
+    "an element of an aggregate for each row": (
+        "one-row",
+        "value",
+        "SELECT unnest(array_agg(m.member_did)) AS n FROM members AS m WHERE m.convo_id = :t",
+    ),
+    "all elements of an aggregate": (
+        "unbounded",
+        "many",
+        "SELECT unnest(array_agg(m.member_did)) AS n FROM members AS m WHERE m.convo_id = :t ORDER BY n",
+    ),
+    "what a JSON path finds": (
+        "one-row",
+        "value",
+        "SELECT jsonb_path_query(:t::jsonb, '$.a[*]') AS n",
+    ),
+    "a whole row of a table": (
+        "select-star",
+        "many",
+        "SELECT x AS n FROM users AS x ORDER BY x.id LIMIT 3",
+    ),
+    "a whole row of a function": (
+        "select-star",
+        "many",
+        "SELECT x AS n FROM jsonb_each(:t::jsonb) AS x ORDER BY x.key",
+    ),
+    "a whole row of several arrays": (
+        "select-star",
+        "many",
+        "SELECT x AS n FROM unnest(:t::text[], :t::text[]) AS x ORDER BY x",
+    ),
+    "a whole row of a sub-select around a function of that name": (
+        "select-star",
+        "many",
+        "SELECT x AS n FROM (SELECT x.x, 1 FROM unnest(:t::text[]) AS x) AS x ORDER BY x",
+    ),
+    "an element that may be another's column one day": (
+        "qualified",
+        "many",
+        "SELECT u.id FROM unnest(:t::text[]) AS x JOIN users AS u ON u.did = x ORDER BY u.id",
+    ),
+    "an element further out that may be another's column one day": (
+        "qualified",
+        "many",
+        "SELECT x AS n FROM unnest(:t::text[]) AS x WHERE EXISTS (SELECT FROM users AS u WHERE u.did = x) ORDER BY x",
+    ),
+    "order by an expression of a key": (
+        "order",
+        "many",
+        "SELECT u.id FROM users AS u ORDER BY lower(u.id::text) LIMIT 3",
+    ),
+    "order by the name of an expression, grouped by the column of that name": (
+        "order",
+        "many",
+        "SELECT lower(c.title) AS title, count(*) AS n FROM conversations AS c GROUP BY title ORDER BY lower(c.title) LIMIT 3",
+    ),
+    "keys of an update that changes them": (
+        "order",
+        "many",
+        "WITH u AS (UPDATE goods AS x SET n = y.n FROM goods AS y WHERE x.owner_id = y.owner_id AND x.n = :t::bigint AND x.code = y.code"
+        " RETURNING x.owner_id, x.n) SELECT u.n FROM u ORDER BY u.owner_id LIMIT 3",
+    ),
     "null is no key": ("one-row", "value", "SELECT u.id FROM users AS u WHERE u.did IS NULL"),
     "null is no key of two columns": (
         "one-row",
@@ -44,6 +122,50 @@ FOUND = {
     ),
 }
 PASSES = {
+    "the one group": (
+        "one",
+        "SELECT m.convo_id, count(*) AS n FROM members AS m WHERE m.convo_id = :t GROUP BY m.convo_id",
+    ),
+    "the one group of a key": (
+        "one",
+        "SELECT c.id, max(s.seq) AS n FROM conversations AS c LEFT JOIN messages AS s ON s.convo_id = c.id"
+        " WHERE c.id = :t GROUP BY c.id",
+    ),
+    "the one group of a row": (
+        "one",
+        "SELECT c.id, c.title, max(s.seq) AS n FROM conversations AS c LEFT JOIN messages AS s ON s.convo_id = c.id"
+        " WHERE c.id = :t GROUP BY c.id, c.title",
+    ),
+    "groups by the name, number or text of an expression": (
+        "many",
+        "SELECT lower(c.title) AS a, left(c.title, 2) AS b, c.title || '.' AS d, count(*) AS n FROM conversations AS c"
+        " GROUP BY a, 2, c.title || '.' ORDER BY 1, b, c.title || '.' LIMIT 3",
+    ),
+    "one of each": (
+        "many",
+        "SELECT DISTINCT ON (c.title) c.title, c.id FROM conversations AS c ORDER BY c.title, c.created_at LIMIT 3",
+    ),
+    "each different expression": (
+        "many",
+        "SELECT DISTINCT lower(c.title) AS a, c.last_seq FROM conversations AS c ORDER BY a, c.last_seq LIMIT 3",
+    ),
+    "a UNION by its column's number": (
+        "many",
+        "SELECT u.id FROM users AS u WHERE u.did = :t UNION SELECT u.id FROM users AS u WHERE u.did = 'd' ORDER BY 1",
+    ),
+    "elements of an array": ("many", "SELECT x AS n FROM unnest(:t::text[]) AS x ORDER BY x"),
+    "among the elements of an array": (
+        "many",
+        "SELECT u.id FROM users AS u WHERE u.did IN (SELECT x FROM unnest(:t::text[]) AS x) ORDER BY u.id LIMIT 3",
+    ),
+    "an element by the name of both": (
+        "many",
+        "SELECT u.id FROM unnest(:t::text[]) AS x JOIN users AS u ON u.did = x.x ORDER BY x.x, u.id",
+    ),
+    "elements of JSON": (
+        "many",
+        "SELECT x AS n FROM jsonb_array_elements_text(:t::jsonb) AS x ORDER BY x",
+    ),
     "a key that may be null, given": (
         "value",
         "SELECT u.id FROM users AS u WHERE u.did = :t::text",
