@@ -576,6 +576,7 @@ def _first_page(subject: Subject, tree: Any) -> Iterator[Finding]:
     described = subject.described
     ends = _HIGHEST if _is_down(tree.sortClause) else _LOWEST
     cursors = _cursors(subject)
+    behind = [one for row in walk(tree) if kind_of_node(row) == "RowExpr" for one in row.args[1:]]
     for node in walk(tree):
         if kind_of_node(node) != "CoalesceExpr" or len(node.args) != 2 or described is None:
             continue
@@ -584,11 +585,18 @@ def _first_page(subject: Subject, tree: Any) -> Iterator[Finding]:
         type_name = described.parameter_types[min(numbers) - 1] if numbers else ""
         if start is None or type_name not in ends or ends[type_name](start):
             continue
+        mend = "the end of its type"
+        if ends is _HIGHEST and type_name in _ENDLESS:
+            if any(one is node for one in behind):
+                continue  # what comes first in the row decides
+            mend = f"ORDER BY without DESC, or a column first that has a highest value: no {type_name} has"
         message = f"the first page begins at {start}, and does not show what lies before"
-        yield _at(subject, node, "order", message, "the end of its type", len("coalesce"))
+        yield _at(subject, node, "order", message, mend, len("coalesce"))
 
 
+_ENDLESS = ("text", "bytea")  # what is longer comes after
 _HIGHEST: dict[str, Callable[[str], bool]] = {
+    **dict.fromkeys(_ENDLESS, lambda _start: False),
     "bigint": lambda start: int(start) == 2**63 - 1,
     "integer": lambda start: int(start) == 2**31 - 1,
     "smallint": lambda start: int(start) == 2**15 - 1,
@@ -596,6 +604,7 @@ _HIGHEST: dict[str, Callable[[str], bool]] = {
     "uuid": lambda start: set(start) == {"f", "-"},
 }
 _LOWEST: dict[str, Callable[[str], bool]] = {
+    "bytea": lambda start: start in ("", "\\x"),
     "bigint": lambda start: int(start) <= 0,
     "integer": lambda start: int(start) <= 0,
     "smallint": lambda start: int(start) <= 0,

@@ -198,7 +198,9 @@ def _may_be(value: Expression, types: Container[str], trail: frozenset[int] = fr
             definitions = [] if id(value.relation.source) in trail else defined(value)
             trail |= {id(value.relation.source)}
             return any(_may_be(one, types, trail) for _, one in definitions)
-        case FirstNotNull() | Case():
+        case Call(name="jsonb_set" | "jsonb_strip_nulls" | "to_jsonb"):
+            return "jsonb" in types
+        case FirstNotNull() | Case() | Call(name="any_value"):
             return any(_may_be(one, types, trail) for one in value.arguments)
         case SubSelect():
             outputs = [

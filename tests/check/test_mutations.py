@@ -465,6 +465,26 @@ STATEMENTS = [
         "coalesce(:cursor_member_did::text, '')",
         "coalesce(:cursor_member_did::text, 'z')",
     ),
+    case(
+        "order",
+        "list_pending_welcomes",
+        "coalesce(:cursor_key_package_ref::bytea, '')",
+        r"coalesce(:cursor_key_package_ref::bytea, '\xff')",
+    ),
+    case(
+        NEAR_MISS,
+        "list_pending_welcomes",
+        "coalesce(:cursor_key_package_ref::bytea, '')",
+        r"coalesce(:cursor_key_package_ref::bytea, '\x')",
+    ),
+    case(
+        "order",
+        "list_members",
+        """m.member_did > coalesce(:cursor_member_did::text, '')
+ ORDER BY m.member_did""",
+        """m.member_did < coalesce(:cursor_member_did::text, 'x')
+ ORDER BY m.member_did DESC""",
+    ),
     # ---- idle
     case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.convo_id IS NULL"),
     case("idle", "get_trimmed_seq", "r.left_at IS NULL", "r.read_seq IS NOT NULL"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from check.conftest import Filled
-from check.mutants import made
+from check.mutants import made, mutant
 
 from catbird_db.check import hygiene
 from catbird_db.check.database import examine, read_catalog
@@ -228,3 +228,16 @@ def test_a_statement_that_may_give_more_or_otherwise_is_found(
 @pytest.mark.parametrize(("mode", "sql"), PASSES.values(), ids=PASSES)
 def test_a_statement_that_nearly_does_passes(filled: Filled, tmp_path: Path, mode: str, sql: str):
     assert not rules(filled, tmp_path, mode, sql)
+
+
+def test_behind_a_column_that_has_a_highest_value_text_begins_anywhere(
+    filled: Filled, tmp_path: Path
+):
+    reason = " (the order changes with each message; bounded by what the member is in)"
+    for old, new, found in (
+        ("", "", set[str]()),
+        ("'infinity'", "'2026-01-01'", {"order"}),
+    ):
+        one = mutant(tmp_path, "list_conversations", (reason, ""), (old, new))
+        subject, _ = examine(filled.connection, one)
+        assert {finding.rule for finding in hygiene.check(subject, filled.catalog)} == found

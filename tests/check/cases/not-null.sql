@@ -261,6 +261,16 @@ SELECT d.meta, d.meta::int AS pages, given.meta::int AS size
   FROM documents AS d
  CROSS JOIN LATERAL (SELECT d.meta) AS given;
 
+-- name: json_null_of_a_function :many
+-- Row: a int, b int, c int, size int
+-- Finds: [jsonb_strip_nulls] a may be null
+-- Finds: [coalesce] b may be null
+-- Finds: [any_value] c may be null
+SELECT jsonb_strip_nulls(d.meta)::int AS a, coalesce(jsonb_set(d.meta, '{a}', '1'), '1')::int AS b,
+       any_value(d.meta)::int AS c, jsonb_array_length(d.meta)::int AS size
+  FROM documents AS d
+ GROUP BY d.meta;
+
 -- name: rows_are_compared_part_by_part :many
 -- Row: a bool, b bool, c bool
 -- Finds: [(] a may be null
