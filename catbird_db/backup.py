@@ -225,10 +225,8 @@ def delete_expired_backups(connection: "psycopg.Connection[Any]") -> list[str]:
         raise InvalidArgumentError("connection: in a transaction; commit it or roll it back first")
     deleted: list[str] = []
     failed: list[str] = []
-    with (
-        _errors_told(),
-        connection.transaction(),
-    ):  # else the first statement begins one that nobody ends
+    # In a transaction: else the first statement begins one that nobody ends.
+    with _errors_told(), connection.transaction():
         backups = list_backups(connection)
     for backup in backups:
         try:

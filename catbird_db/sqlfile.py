@@ -96,6 +96,11 @@ class Statement:
         return (match[1], match[2]) if match and match[1] != "none" else None
 
     @property
+    def tenant(self) -> tuple[str, ...]:
+        """What binds tenants' tables; empty without that key, and for an exemption."""
+        return self._unless_none("tenant")
+
+    @property
     def key(self) -> tuple[str, ...]:
         """The columns that a page is ordered by; empty in other modes."""
         return _listed(self.header.get("key", ""))
@@ -108,7 +113,10 @@ class Statement:
     @property
     def index(self) -> tuple[str, ...]:
         """The indexes that the plan may use; empty without that key, and for an exemption."""
-        value = self.header.get("index", "")
+        return self._unless_none("index")
+
+    def _unless_none(self, key: str) -> tuple[str, ...]:
+        value = self.header.get(key, "")
         return () if _NONE.match(value) else _listed(value)
 
     def locate(self, position: int) -> tuple[int, int]:

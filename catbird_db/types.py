@@ -191,7 +191,6 @@ ChunksVersion = Annotated[int, Field(ge=1, le=INT8_MAX)]
 EmbeddingId = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=_TEXT)]
 """Of a vector, as the vector store calls it."""
 
-
 OperationType = Literal["index", "append", "reindex", "remove_source", "delete", "projection_build"]
 OperationStatus = Literal["pending", "processing", "completed", "failed", "cancelled"]
 Percent = Annotated[int, Field(ge=0, le=100)]

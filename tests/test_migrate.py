@@ -8,9 +8,10 @@ import threading
 import time
 import tomllib
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -401,14 +402,7 @@ def test_an_index_is_made_concurrently_while_others_wait_for_their_turn(
             time.sleep(0.3)
 
     done = run_in_thread(lambda: migrate.apply(url, directory=folder, on_step=let_another_wait))
-    done.join(timeout=20)
-    hangs = done.is_alive()
-    for other in others:
-        if hangs:
-            other.kill()
-        other.communicate()
-    done.join()
-    assert not hangs
+    assert not hangs(done, others)
     assert [other.wait() for other in others] == [0]
     assert migrate.status(url, directory=folder).applied == ["0001_a", "0002_index"]
 
@@ -425,14 +419,8 @@ def test_an_index_is_made_concurrently_while_a_plain_yoyo_waits_for_its_turn(
             assert eventually(lambda: waits_for_a_lock(url, "yoyo_lock"))
 
     done = run_in_thread(lambda: migrate.apply(url, directory=folder, on_step=let_a_yoyo_wait))
-    done.join(timeout=20)
-    hangs = done.is_alive()
-    for yoyo in yoyos:
-        if hangs:
-            yoyo.kill()
-        assert yoyo.wait() == 0 or hangs
-    done.join()
-    assert not hangs
+    assert not hangs(done, yoyos)
+    assert [yoyo.wait() for yoyo in yoyos] == [0]
     assert not locks_of_yoyo(url)
 
 
@@ -459,6 +447,18 @@ def sessions(url: str) -> int:
             "SELECT FROM pg_stat_activity WHERE datname = current_database()"
         )
         return found.rowcount
+
+
+def hangs(done: threading.Thread, others: Sequence[subprocess.Popen[Any]]) -> bool:
+    """Whether it does not end beside those who wait for it; they are killed then, so that it does."""
+    done.join(timeout=20)
+    is_hanging = done.is_alive()
+    for other in others:
+        if is_hanging:
+            other.kill()
+        other.communicate()
+    done.join()
+    return is_hanging
 
 
 def run_in_thread(work: Callable[[], object]) -> threading.Thread:

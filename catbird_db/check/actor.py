@@ -54,7 +54,7 @@ from .levels import (
 )
 from .scope import Unresolved, resolve
 from .subject import Catalog, Subject, Table
-from .syntax import at_token, exempts
+from .syntax import at_token
 
 RULE = "actor"
 
@@ -66,13 +66,11 @@ def acting(subjects: Iterable[Subject]) -> frozenset[str]:
 
 def check_silence(subject: Subject, acting: Collection[str]) -> Iterator[Finding]:
     """A header that does not say whether the statement answers for somebody who acts elsewhere."""
-    header = subject.statement.header
-    tenant = header.get("tenant", "none")
-    if "actor" in header or exempts(tenant):
+    statement = subject.statement
+    if "actor" in statement.header or not statement.tenant:
         return
-    tenants = [name.strip() for name in tenant.split(",")]
-    for name in subject.statement.parameters:
-        if name in acting and name not in tenants:
+    for name in statement.parameters:
+        if name in acting and name not in statement.tenant:
             yield subject.at_header(
                 "name",
                 RULE,

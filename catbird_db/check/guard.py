@@ -10,7 +10,7 @@ makes convo_id a *key*, and rows that are keyed by the same are covered. ``admit
 makes no key; it admits to reading the row of welcomes that equals it in these columns.
 
 The row that an INSERT writes is the actor's if each of its tenant columns is an actor column, given the
-actor, or is unique by itself, so that no such tenant was there before; else nobody admits himself. Where
+actor, or is unique by itself, so that no such tenant was there before; else nobody admits themselves. Where
 ON CONFLICT DO UPDATE may keep an old row instead, it admits to nothing.
 
 A row whose ``public`` column is true admits everybody to the same keys, to read there and not to write.

@@ -15,7 +15,7 @@ from pglast.parser import scan
 from . import rows
 from .expressions import column_of, operator, walk, without_casts
 from .finding import Finding
-from .sources import below, constant, is_of_values
+from .sources import alias_of_item, below, constant, is_of_values, items_of
 from .subject import Catalog, Subject
 from .syntax import beginning, kind_of_node, place_of
 
@@ -271,7 +271,10 @@ def _names(subject: Subject, tree: Any, around: tuple[_Level, ...]) -> Iterator[
     """Findings in one query and all queries in it."""
     inside = around
     if kind_of_node(tree) == "MergeStmt":
-        inside = (*around, _Level((_alias(tree.relation), *_aliases((tree.sourceRelation,)))))
+        inside = (
+            *around,
+            _Level((alias_of_item(tree.relation), *_aliases((tree.sourceRelation,)))),
+        )
     elif kind_of_node(tree) in _QUERIES:
         inside = (*around, _level(tree))
     for attribute in tree:
@@ -286,7 +289,7 @@ def _names(subject: Subject, tree: Any, around: tuple[_Level, ...]) -> Iterator[
             case "selectStmt" | "larg" | "rarg":
                 yield from _parts(subject, part, around)
             case "onConflictClause" if part is not None:
-                target = _Level((_alias(tree.relation), "excluded"))
+                target = _Level((alias_of_item(tree.relation), "excluded"))
                 yield from _parts(subject, part.infer, inside)
                 yield from _parts(subject, (part.targetList, part.whereClause), (*around, target))
             case _:
@@ -358,16 +361,16 @@ def _level(tree: Any) -> _Level:
                 tuple(_aliases(tree.fromClause)), labels, frozenset(_values(tree.fromClause))
             )
         case "InsertStmt":
-            return _Level((_alias(tree.relation),))
+            return _Level((alias_of_item(tree.relation),))
         case "UpdateStmt":
-            return _Level((_alias(tree.relation), *_aliases(tree.fromClause)))
+            return _Level((alias_of_item(tree.relation), *_aliases(tree.fromClause)))
         case _:
-            return _Level((_alias(tree.relation), *_aliases(tree.usingClause)))
+            return _Level((alias_of_item(tree.relation), *_aliases(tree.usingClause)))
 
 
 def _values(items: Any) -> Iterator[str]:
     """Aliases of functions in FROM that give a value a row, where no list names their columns."""
-    for item in _items(items):
+    for item in items_of(items):
         if kind_of_node(item) == "RangeFunction" and item.alias and not item.alias.colnames:
             calls = [call for call, _ in item.functions]
             if len(calls) == 1 and is_of_values(calls[0]):
@@ -375,21 +378,7 @@ def _values(items: Any) -> Iterator[str]:
 
 
 def _aliases(items: Any) -> Iterator[str]:
-    return (_alias(item) for item in _items(items))
-
-
-def _items(items: Any) -> Iterator[Any]:
-    for item in items or ():
-        if kind_of_node(item) == "JoinExpr":
-            yield from _items((item.larg, item.rarg))
-        elif item is not None:
-            yield item
-
-
-def _alias(item: Any) -> str:
-    if getattr(item, "alias", None) is not None:
-        return item.alias.aliasname
-    return item.relname if kind_of_node(item) == "RangeVar" else ""
+    return (alias_of_item(item) for item in items_of(items))
 
 
 def _without_labels(clause: Any, levels: tuple[_Level, ...]) -> tuple[Any, ...]:

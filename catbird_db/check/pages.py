@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from pglast import ast, enums
 
 from .expressions import conjuncts, is_a, walk
-from .sources import Column, alias_of_item, equalities, label, qualified
+from .sources import Column, alias_of_item, equalities, items_of, label, qualified
 from .syntax import texts
 
 
@@ -50,7 +50,7 @@ def _of_query(
         ]
         yield from (left + right for left, right in product(*sides))
     elif at < len(tree.targetList or ()):
-        items = list(_items(tree.fromClause))
+        items = list(items_of(tree.fromClause))
         for alias, name in _same(qualified(tree.targetList[at].val), tree):
             for item in items:
                 if alias_of_item(item) == alias:
@@ -107,14 +107,6 @@ def _joins(items: Any) -> Iterator[Any]:
         if is_a(item, ast.JoinExpr):
             yield item
             yield from _joins((item.larg, item.rarg))
-
-
-def _items(items: Any) -> Iterator[Any]:
-    for item in items or ():
-        if is_a(item, ast.JoinExpr):
-            yield from _items((item.larg, item.rarg))
-        else:
-            yield item
 
 
 def _output_names(tree: Any) -> list[str]:

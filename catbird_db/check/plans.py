@@ -31,6 +31,7 @@ from .plan import (
     generic_plan,
     parameters_in,
 )
+from .sources import alias_of_item
 from .subject import Catalog, Described, Index, Subject, Table
 from .syntax import exempts
 
@@ -291,7 +292,7 @@ def _begins(scan: Scan, cursor: set[int]) -> bool:
 
 def _has_names_of(one: Any, other: Any) -> bool:
     """Whether a plan calls both alike, but for a number."""
-    return (one.relname, _alias(one)) == (other.relname, _alias(other))
+    return (one.relname, alias_of_item(one)) == (other.relname, alias_of_item(other))
 
 
 # ---- where in the SQL?
@@ -318,7 +319,7 @@ def _relation(subject: Subject, scan: Scan) -> Any:
     ]
     for nodes in (inside, list(walk(subject.tree))):
         named = [node for node in nodes if _names(node, scan)]
-        exact = [node for node in named if _alias(node) == scan.alias]
+        exact = [node for node in named if alias_of_item(node) == scan.alias]
         if exact or named:
             return (exact or named)[0]
     return None
@@ -327,11 +328,7 @@ def _relation(subject: Subject, scan: Scan) -> Any:
 def _names(node: Any, scan: Scan) -> bool:
     if not is_a(node, ast.RangeVar) or node.relname != scan.table.rpartition(".")[2]:
         return False
-    return _alias(node) in (scan.alias, _own_alias(scan.alias))
-
-
-def _alias(node: Any) -> str:
-    return node.alias.aliasname if node.alias else node.relname
+    return alias_of_item(node) in (scan.alias, _own_alias(scan.alias))
 
 
 def _own_alias(alias: str) -> str:

@@ -304,6 +304,15 @@ def function_name(call: Any) -> str:
     return call.funcname[-1].sval
 
 
+def items_of(clause: Any) -> Iterator[Any]:
+    """What a FROM names, out of its joins."""
+    for item in clause or ():
+        if kind_of_node(item) == "JoinExpr":
+            yield from items_of((item.larg, item.rarg))
+        elif item is not None:
+            yield item
+
+
 def alias_of_item(item: Any) -> str:
     if getattr(item, "alias", None) is not None:
         return item.alias.aliasname

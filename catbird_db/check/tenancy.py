@@ -64,7 +64,7 @@ def check(subject: Subject, catalog: Catalog) -> Iterator[Finding]:
 
 def _against_header(subject: Subject, mentions: list["_Mention"]) -> Iterator[Finding]:
     header = subject.statement.header.get("tenant", "")
-    names = [name.strip() for name in header.split(",")] if header else []
+    names = subject.statement.tenant
     if mentions and not names:
         table = mentions[0].table
         yield subject.at_header(

@@ -74,7 +74,7 @@ class _Names:
             if _is_derived(node):
                 self._derived[node.alias.aliasname] = _derived(node)
             elif is_a(node, ast.RangeVar) and path[-1][1] != "lockedRels":  # FOR UPDATE OF alias
-                alias = _alias(node)
+                alias = alias_of_item(node)
                 if node.relname in queries:
                     self._derived[alias] = _derived(queries[node.relname])
                 elif node.relname in catalog.tables:
@@ -96,7 +96,7 @@ class _Names:
                         yield from self._meet(found, value, "compared", beginning(column))
 
     def stored(self, statement: Any) -> Iterator[Meeting]:
-        table = self._tables.get(_alias(statement.relation))
+        table = self._tables.get(alias_of_item(statement.relation))
         for name, value in assignments(statement, table):
             if table and name in table.columns:
                 place = (table, table.columns[name])
@@ -154,7 +154,7 @@ def _meanings(tree: Any) -> dict[str, set[str]]:
         if _is_derived(node):
             found.setdefault(node.alias.aliasname, set()).add(_meaning(node))
         elif is_a(node, ast.RangeVar) and path[-1][1] != "lockedRels":  # FOR UPDATE OF alias
-            found.setdefault(_alias(node), set()).add(_meaning(node))
+            found.setdefault(alias_of_item(node), set()).add(_meaning(node))
     return found
 
 
@@ -231,10 +231,6 @@ def _selects(query: Any) -> Iterator[Any]:
         else:
             yield from _selects(query.larg)
             yield from _selects(query.rarg)
-
-
-def _alias(relation: Any) -> str:
-    return relation.alias.aliasname if relation.alias else relation.relname
 
 
 def _qualified(node: Any) -> tuple[str, str]:
